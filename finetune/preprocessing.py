@@ -45,7 +45,8 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
         """The inverse of ``to_dict``."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+        plain: dict[str, Any] = {key: tuple(val) if isinstance(val, list) else val for key, val in fields.items()}
+        return cls(**plain)
 
     def resize_size(self, height: int, width: int) -> tuple[int, int]:
         """Size (height, width) to which an image of ``height`` x ``width`` is resized before the crop."""

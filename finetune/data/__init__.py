@@ -1,0 +1,1 @@
+"""From a folder or a CSV file to batches: listing, splitting, examining, decoding."""

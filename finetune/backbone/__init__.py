@@ -1,0 +1,1 @@
+"""Backbones: feature extractors that timm builds, and where their weights come from."""

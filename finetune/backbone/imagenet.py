@@ -26,7 +26,7 @@ class PretrainedClassifier(NamedTuple):
 
 def create_classifier(image_size: int, *, name: str, weights: str) -> PretrainedClassifier:
     """The whole network ``name`` in eval mode, with the names of the classes that its weights were trained on."""
-    from timm.data import ImageNetInfo, infer_imagenet_subset
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
     from timm.models import get_pretrained_cfg
 
     if weights == "none":

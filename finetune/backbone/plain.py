@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import torch
 from timm.models import generate_default_cfgs, get_pretrained_cfg, register_model
-from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
 from finetune.types import Backbone
@@ -33,16 +32,17 @@ class NoShortcut(nn.Module):
 class ConcatBlock(nn.Module):
     """g(mix([branch(a), shortcut(a)])): the two are stacked, and a 1x1 convolution brings the channels back."""
 
-    def __init__(self, block: nn.Module, channels: int, norm_layer: type[nn.Module]) -> None:
+    def __init__(self, block: Any, channels: int, norm_layer: type[nn.Module]) -> None:
         super().__init__()
-        self.shortcut = block.downsample if block.downsample is not None else nn.Identity()
+        self.shortcut: nn.Module = nn.Identity() if block.downsample is None else block.downsample
         last = "act3" if hasattr(block, "act3") else "act2"
-        self.act = getattr(block, last)
+        self.act: nn.Module = getattr(block, last)
         setattr(block, last, nn.Identity())
         block.downsample = NoShortcut()
-        self.branch = block
-        self.mix = nn.Sequential(nn.Conv2d(2 * channels, channels, 1, bias=False), norm_layer(channels))
-        nn.init.kaiming_normal_(self.mix[0].weight, mode="fan_out", nonlinearity="relu")
+        self.branch: nn.Module = block
+        join = nn.Conv2d(2 * channels, channels, 1, bias=False)
+        nn.init.kaiming_normal_(join.weight, mode="fan_out", nonlinearity="relu")
+        self.mix = nn.Sequential(join, norm_layer(channels))
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Same shape as the block that it wraps."""
@@ -51,12 +51,12 @@ class ConcatBlock(nn.Module):
         return output
 
 
-def set_shortcut(network: ResNet, shortcut: Shortcut, norm_layer: type[nn.Module]) -> None:
+def set_shortcut(network: nn.Module, shortcut: Shortcut, norm_layer: type[nn.Module]) -> None:
     """Change how every block of a timm ResNet joins its shortcut; ``add`` leaves it as it is."""
     if shortcut == "add":
         return
     for name in ("layer1", "layer2", "layer3", "layer4"):
-        stage = getattr(network, name)
+        stage: Any = getattr(network, name)
         for index, block in enumerate(stage):
             if shortcut == "none":
                 block.downsample = NoShortcut()
@@ -105,7 +105,7 @@ def _plain(
     batch_norm: bool = True,
     initialisation: Literal["timm", "paper"] = "timm",
     **options: Any,
-) -> ResNet:
+) -> nn.Module:
     import timm
 
     for key in ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
@@ -113,7 +113,7 @@ def _plain(
     norm_layer: type[nn.Module] = nn.BatchNorm2d if batch_norm else nn.Identity
     # timm starts each branch at zero, which needs a shortcut: without one nothing would reach the next block
     zero_init_last = shortcut == "add" and initialisation == "timm"
-    network = timm.create_model(residual, zero_init_last=zero_init_last, norm_layer=norm_layer, **options)
+    network: nn.Module = timm.create_model(residual, zero_init_last=zero_init_last, norm_layer=norm_layer, **options)
     set_shortcut(network, shortcut, norm_layer)
     if initialisation == "paper":
         initialise_as_paper(network)
@@ -135,24 +135,24 @@ default_cfgs = generate_default_cfgs({name: _configuration(name.replace("plain",
 
 
 @register_model
-def plain18(**options: Any) -> ResNet:
+def plain18(**options: Any) -> nn.Module:
     """ResNet-18 without shortcuts."""
     return _plain("resnet18", **options)
 
 
 @register_model
-def plain34(**options: Any) -> ResNet:
+def plain34(**options: Any) -> nn.Module:
     """ResNet-34 without shortcuts."""
     return _plain("resnet34", **options)
 
 
 @register_model
-def plain50(**options: Any) -> ResNet:
+def plain50(**options: Any) -> nn.Module:
     """ResNet-50 without shortcuts."""
     return _plain("resnet50", **options)
 
 
 @register_model
-def plain101(**options: Any) -> ResNet:
+def plain101(**options: Any) -> nn.Module:
     """ResNet-101 without shortcuts."""
     return _plain("resnet101", **options)

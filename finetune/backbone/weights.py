@@ -8,7 +8,9 @@ retries of the hub's client (47 s). Files are opened with ``weights_only=True``:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ from finetune.preprocessing import Preprocessing
 
 WAYS_ON = (
     "Three ways on: backbone.weights=FILE with a .safetensors, .pth or .ckpt file; a populated cache "
-    "(run once where there is a network and copy ~/.cache/huggingface here); backbone.weights=none to train from scratch. "
+    "(run once where there is a network and copy ~/.cache/huggingface here); or backbone.weights=none, from scratch. "
     "backbone=efficientnet_lite0 has its ImageNet weights in a package and needs no network"
 )
 
@@ -29,7 +31,7 @@ class Source(NamedTuple):
 
     description: str = ""
     """In words for the user; empty when the network starts untrained."""
-    create: dict[str, Any] = {}
+    create: Mapping[str, Any] = MappingProxyType({})
     """What timm.create_model needs in order to load them itself; empty when ``state_dict`` holds them."""
     state_dict: dict[str, Tensor] | None = None
     preprocessing: Preprocessing | None = None
@@ -71,9 +73,7 @@ def read_file(path: Path, asked: str) -> tuple[dict[str, Tensor], Preprocessing 
         from finetune.checkpoint import read_checkpoint
 
         checkpoint = read_checkpoint(path)
-        record = checkpoint.preprocessing
-        trained_with = record if isinstance(record, Preprocessing) else Preprocessing.from_dict(record)
-        return _backbone_part(checkpoint.state_dict), trained_with
+        return _backbone_part(checkpoint.state_dict), checkpoint.preprocessing
     from timm.models import load_state_dict
 
     try:
@@ -84,7 +84,8 @@ def read_file(path: Path, asked: str) -> tuple[dict[str, Tensor], Preprocessing 
             f"{asked} is no weights file: {kind} cannot read its {path.stat().st_size} bytes as plain tensors "
             f"({type(error).__name__}); a state dict saved by torch.save or safetensors is expected"
         ) from error
-    tensors = {key: value for key, value in state_dict.items() if isinstance(value, Tensor)}
+    found: dict[str, Any] = state_dict
+    tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(f"{asked} holds no tensors; a state dict saved by torch.save or safetensors is expected")
     return _backbone_part(tensors), None
@@ -107,8 +108,8 @@ def load_weights(module: nn.Module, source: Source, name: str) -> None:
         examples += [f"{key} is {tuple(given[key].shape)}, not {tuple(wanted[key].shape)}" for key in reshaped[:2]]
         examples += [f"{key} is unknown" for key in foreign[:2]]
         raise WeightsError(
-            f"{source.asked} does not fit backbone.name={name}: of its {len(wanted)} tensors {len(missing)} are missing "
-            f"from the file and {len(reshaped)} have another shape, and {len(foreign)} in the file are unknown to it "
+            f"{source.asked} does not fit backbone.name={name}: of its {len(wanted)} tensors {len(missing)} are "
+            f"missing from the file and {len(reshaped)} have another shape, and {len(foreign)} in the file are unknown to it "
             f"({'; '.join(examples)}). Name the network that the file was saved from with backbone.name"
         )
     module.load_state_dict({key: given[key] for key in wanted if key in given}, strict=False)
@@ -116,11 +117,9 @@ def load_weights(module: nn.Module, source: Source, name: str) -> None:
 
 def _backbone_part(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Only ``backbone.*`` without its prefix, when the file holds a backbone and a head side by side."""
-    if any(key.startswith("backbone.") for key in state_dict):
-        return {
-            key.removeprefix("backbone."): value for key, value in state_dict.items() if key.startswith("backbone.")
-        }
-    return state_dict
+    prefix = "backbone."
+    inside = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    return inside or state_dict
 
 
 def _as_timm(state_dict: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:

@@ -109,8 +109,8 @@ def load_weights(module: nn.Module, source: Source, name: str) -> None:
         examples += [f"{key} is unknown" for key in foreign[:2]]
         raise WeightsError(
             f"{source.asked} does not fit backbone.name={name}: of its {len(wanted)} tensors {len(missing)} are "
-            f"missing from the file and {len(reshaped)} have another shape, and {len(foreign)} in the file are unknown to it "
-            f"({'; '.join(examples)}). Name the network that the file was saved from with backbone.name"
+            f"missing from the file and {len(reshaped)} have another shape, and {len(foreign)} of the file are "
+            f"unknown to it ({'; '.join(examples)}). Name the network that the file was saved from with backbone.name"
         )
     module.load_state_dict({key: given[key] for key in wanted if key in given}, strict=False)
 

@@ -1,0 +1,1 @@
+"""Heads: from pooled features B D to logits B K."""

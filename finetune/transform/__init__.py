@@ -1,0 +1,1 @@
+"""Augmentations of training images, and mixing of batches."""

@@ -1,0 +1,83 @@
+"""The adapter to albumentations: seeded per image, resized with antialiasing, uint8 in and out.
+
+albumentations gives every worker the same stream and repeats it every epoch unless it is told otherwise; here each
+call carries its seed, so an image's augmentation depends on nothing but (run, epoch, image). Its resizing is OpenCV's
+and does not antialias when it shrinks; the crop is therefore resized by Pillow, with the kernel of the weights.
+
+Source: Buslaev et al. 2020 (arXiv:1809.06839); version 2.0.8 is the last one under the MIT licence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from finetune.errors import ConfigError
+from finetune.preprocessing import Preprocessing
+
+RATIO = (3 / 4, 4 / 3)
+
+
+def require_shares(**shares: float) -> None:
+    """Raise one ``ConfigError`` that names every value outside [0, 1] (``min_area``: outside (0, 1])."""
+    wrong = [name for name, share in shares.items() if not (0 < share <= 1 or (share == 0 and name != "min_area"))]
+    if wrong:
+        given = ", ".join(f"transform.{name}={shares[name]}" for name in wrong)
+        raise ConfigError(
+            f"{given}: a share between 0 and 1 is expected" + (" (min_area above 0)" * ("min_area" in wrong))
+        )
+
+
+class AntialiasedCrop(A.RandomResizedCrop):
+    """albumentations' choice of a random box, cut and resized by Pillow with an antialiased kernel."""
+
+    def __init__(self, size: tuple[int, int], min_area: float, interpolation: str) -> None:
+        super().__init__(size=size, scale=(min_area, 1.0), ratio=RATIO)
+        self.kernel = Image.Resampling[interpolation.upper()]
+
+    def apply(
+        self, img: npt.NDArray[np.uint8], crop_coords: tuple[int, int, int, int], **params: Any
+    ) -> npt.NDArray[np.uint8]:
+        """Cut ``crop_coords`` (left, top, right, bottom) and resize it to ``size`` (height, width)."""
+        height, width = self.size
+        resized = Image.fromarray(img).resize((width, height), self.kernel, box=crop_coords)
+        return np.array(resized, dtype=np.uint8)
+
+
+class Augmentation:
+    """A random resized crop of at least ``min_area`` of the image, then ``steps``.
+
+    ``mixup_alpha`` and ``cutmix_alpha`` are the batch's part of the recipe, see ``mix.py``.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        min_area: float,
+        steps: Sequence[A.BasicTransform | A.BaseCompose],
+        mixup_alpha: float,
+        cutmix_alpha: float,
+    ) -> None:
+        self.preprocessing = preprocessing
+        self.min_area = min_area
+        self.mixup_alpha = mixup_alpha
+        self.cutmix_alpha = cutmix_alpha
+        crop = AntialiasedCrop(preprocessing.size, min_area, preprocessing.interpolation)
+        self.pipeline = A.Compose([crop, *steps])
+
+    @property
+    def min_source_px(self) -> int:
+        """A decoder may shrink to this short side: even the smallest crop is then no smaller than the output."""
+        return math.ceil(max(self.preprocessing.size) / math.sqrt(self.min_area * RATIO[0]))
+
+    def __call__(self, image_HWC: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
+        """The same image and seed give the same result in any process."""
+        self.pipeline.set_random_seed(seed)
+        augmented: npt.NDArray[np.uint8] = self.pipeline(image=image_HWC)["image"]
+        return augmented

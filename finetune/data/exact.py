@@ -20,7 +20,7 @@ _SAMPLE = 4096
 
 
 def same_content(table: Table) -> npt.NDArray[np.int64] | None:
-    """A number shared by rows with equal bytes, -1 for the others; None when there are none. Empty files do not count."""
+    """A number shared by rows with equal bytes, -1 for the others; None without any. Empty files are not alike."""
     _, inverse, counts = np.unique(table.sizes, return_inverse=True, return_counts=True)
     rows = np.flatnonzero((counts[inverse] > 1) & (table.sizes > 0))
     rows = _repeated(rows, [(int(table.sizes[row]), _sample(table, int(row))) for row in rows])
@@ -45,7 +45,7 @@ def _repeated(rows: npt.NDArray[np.int64], keys: list[object] | list[tuple[int, 
 
 def _sample(table: Table, row: int) -> bytes:
     try:
-        with open(table.path(row), "rb") as file:
+        with table.path(row).open("rb") as file:
             file.seek(max(0, int(table.sizes[row]) // 2 - _SAMPLE // 2))
             return hashlib.blake2b(file.read(_SAMPLE), digest_size=16).digest()
     except OSError:

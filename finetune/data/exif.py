@@ -1,8 +1,8 @@
 """EXIF orientation: which way up a photograph was taken, and turning the pixels accordingly.
 
-Phones store the sensor's pixels and a number from 1 to 8 beside them. Pillow ignores it, OpenCV applies it for JPEG: the
-same file would look different in training and in deployment. Read here without Pillow's EXIF classes, which warn (a
-process-wide effect) about the many slightly broken EXIF blocks of real photographs. Cost: microseconds.
+Phones store the sensor's pixels and a number from 1 to 8 beside them. Pillow ignores it, OpenCV applies it for JPEG:
+the same file would look different in training and in deployment. Read here without Pillow's EXIF classes, which warn
+(a process-wide effect) about the many slightly broken EXIF blocks of real photographs. Cost: microseconds.
 Source: Exif 2.32 (JEITA CP-3451), tag 0x0112 of IFD0; TIFF 6.0.
 """
 
@@ -18,7 +18,7 @@ _NO_PAYLOAD = {0x01, *range(0xD0, 0xD9)}
 
 
 def orientation_of_tiff(block: bytes) -> int:
-    """Orientation 1-8 in a TIFF-structured EXIF block (with or without the ``Exif\\0\\0`` prefix); 1 when there is none."""
+    """Orientation 1-8 in a TIFF-structured EXIF block, with or without its ``Exif`` prefix; 1 when there is none."""
     block = block[6:] if block[:6] == b"Exif\0\0" else block
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
     if order is None or len(block) < 10:

@@ -1,10 +1,12 @@
 """A data set as people keep it: folders of images, with or without train/ val/ test/ (``data=folder``).
 
 Recognised: ``train/ val/ test/`` (or some of them, train among them) with a folder per class in each; or the class
-folders alone, which are then split. The class list comes from train, sorted by name; a class elsewhere that train does not
-have is an error, one that is missing elsewhere a warning. ``problems`` answers in milliseconds, without NumPy, whether a
-folder can be used at all; ``FolderData.load`` lists it. Cost: about 10 microseconds an image.
+folders alone, which are then split. The class list comes from train, sorted by name; a class elsewhere that train does
+not have is an error, one that is missing elsewhere a warning. ``problems`` answers in milliseconds, without NumPy,
+whether a folder can be used at all; ``FolderData.load`` lists it. Cost: about 10 microseconds an image.
 """
+# ruff: noqa: PTH118
+# Paths are bytes here, so that a name that is not UTF-8 stays what it is; Path knows no bytes.
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from finetune.errors import DataError, combine
 if TYPE_CHECKING:
     from finetune.data.table import Table
 
-_SPLIT_OF = {
+SPLIT_OF = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
@@ -47,7 +49,7 @@ class Layout(NamedTuple):
 def problems(path: str, *, class_from: Literal["top", "leaf"] = "top", needs_train: bool = True) -> list[str]:
     """Everything that makes a folder unusable and can be seen without listing it; empty when nothing does."""
     root = Path(path).expanduser()
-    unusable = _root_problem(path, root)
+    unusable = root_problem(path, root)
     if unusable:
         return [unusable]
     found = _layout(path, root, needs_train=needs_train)
@@ -98,7 +100,7 @@ class FolderData:
         from finetune.data.partition import partition
 
         root = Path(self.path).expanduser()
-        unusable = _root_problem(self.path, root)
+        unusable = root_problem(self.path, root)
         if unusable:
             raise DataError(unusable)
         layout = _layout(self.path, root, needs_train=classes is None)
@@ -119,21 +121,21 @@ class FolderData:
         return partition(table, self.split)
 
 
-def _root_problem(path: str, root: Path) -> str:
+def root_problem(path: str, root: Path) -> str:
     """Why the root itself cannot be used; empty when it can."""
-    if not os.path.exists(root):
+    if not root.exists():
         parent = root.parent if root.parent.is_dir() else None
-        near = difflib.get_close_matches(root.name, os.listdir(parent) if parent else [], n=1)
+        near = difflib.get_close_matches(root.name, [entry.name for entry in parent.iterdir()] if parent else [], n=1)
         hint = f"; did you mean {Path(path).parent / near[0]}?" if near else ""
         return f"data.path={path} does not exist{hint or f'; expected {_EXPECTED}'}"
     if not root.is_dir():
-        csv_hint = f" (a CSV file of labels: data=csv data.file={path} data.path=IMAGES)" if root.suffix == ".csv" else ""
-        return f"data.path={path} is a file; expected {_EXPECTED}{csv_hint}"
+        hint = f" (labels in a CSV file: data=csv data.file={path} data.path=IMAGES)" if root.suffix == ".csv" else ""
+        return f"data.path={path} is a file; expected {_EXPECTED}{hint}"
     try:
-        entries = os.listdir(root)
+        has_entries = any(True for _ in root.iterdir())
     except OSError as error:
         return f"data.path={path} cannot be read ({error.strerror})"
-    return "" if entries else f"data.path={path} is an empty folder; expected {_EXPECTED}"
+    return "" if has_entries else f"data.path={path} is an empty folder; expected {_EXPECTED}"
 
 
 def _layout(path: str, root: Path, *, needs_train: bool) -> Layout | str:
@@ -142,10 +144,10 @@ def _layout(path: str, root: Path, *, needs_train: bool) -> Layout | str:
     names = subfolders(base)
     by_split: dict[str, list[bytes]] = {}
     for name in names:
-        split = _SPLIT_OF.get(os.fsdecode(name).casefold())
+        split = SPLIT_OF.get(os.fsdecode(name).casefold())
         if split:
             by_split.setdefault(split, []).append(name)
-    beside = [name for name in names if os.fsdecode(name).casefold() not in _SPLIT_OF]
+    beside = [name for name in names if os.fsdecode(name).casefold() not in SPLIT_OF]
     if "train" not in by_split and (beside or not by_split):  # 'test' beside 'control' is a class
         return Layout({"all": (b"", names)}, [])
     twice = [f"{' and '.join(os.fsdecode(name) for name in same)}" for same in by_split.values() if len(same) > 1]
@@ -155,7 +157,8 @@ def _layout(path: str, root: Path, *, needs_train: bool) -> Layout | str:
         present = ", ".join(f"{os.fsdecode(same[0])}/" for same in by_split.values())
         return f"data.path={path} has {present} but no train/; add it, or point data.path at one folder of classes"
     order = [split for split in ("train", "val", "test") if split in by_split]
-    return Layout({split: (by_split[split][0], subfolders(os.path.join(base, by_split[split][0]))) for split in order}, beside)
+    folders = {split: by_split[split][0] for split in order}
+    return Layout({split: (name, subfolders(os.path.join(base, name))) for split, name in folders.items()}, beside)
 
 
 def _class_problems(path: str, layout: Layout, has_images: Callable[[bytes], bool]) -> list[str]:
@@ -179,7 +182,9 @@ def _class_problems(path: str, layout: Layout, has_images: Callable[[bytes], boo
     return found
 
 
-def extra_classes(path: str, where: str, extra: Sequence[str], classes: Sequence[str]) -> str:
+def extra_classes(
+    path: str, where: str, extra: Sequence[str], classes: Sequence[str], *, key: str = "data.path"
+) -> str:
     """The message for classes that the class list does not have; says when one only differs in case or accents."""
     import unicodedata
 
@@ -187,10 +192,11 @@ def extra_classes(path: str, where: str, extra: Sequence[str], classes: Sequence
         return unicodedata.normalize("NFC", name).casefold()
 
     alike = {folded(name): name for name in classes}
-    hints = [f"{name!r} differs from {alike[folded(name)]!r} only in its spelling" for name in extra if folded(name) in alike]
+    pairs = [(name, alike[folded(name)]) for name in extra if folded(name) in alike]
+    hints = [f"{name!r} differs from {known!r} only in its spelling" for name, known in pairs]
     hint = f" ({'; '.join(hints)})" if hints else ""
     known = f"the {len(classes)} classes are {_some(classes)}"
-    return f"data.path={path}: {where} has class {_some(extra)}, which train does not have{hint}; {known}"
+    return f"{key}={path}: {where} has class {_some(extra)}, which train does not have{hint}; {known}"
 
 
 def _some(names: Sequence[str], limit: int = 8) -> str:

@@ -1,4 +1,4 @@
-"""The one image loader: train, check, evaluate, predict and the exporters' parity test read images here and nowhere else.
+"""The one image loader: train, check, evaluate, predict and the exporters' parity test read images here only.
 
 What a person sees, as RGB uint8: EXIF orientation applied, alpha composited, deep and float images scaled, the first
 frame of an animation; the format decided by content. Nothing is opened that could block (FIFO, device), nothing is
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from finetune.data.exif import orientation_of_jpeg, orientation_of_tiff, upright
 from finetune.data.pixels import to_rgb
@@ -29,8 +29,11 @@ MAX_PIXELS = 89_478_485
 MAX_BYTES = 1 << 29
 MAX_JPEG_SCANS = 500
 """Real progressive files have about ten scans; each costs a pass over all coefficients."""
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO", "PCX", "SGI", "QOI", "DDS")
-"""Pillow plugins that are tried; left out on purpose: EPS and PDF (run other programs), and formats without a signature."""
+FORMATS = (
+    *("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000"),
+    *("PPM", "ICO", "PCX", "SGI", "QOI", "DDS"),
+)
+"""Pillow plugins that are tried; left out on purpose: EPS and PDF (run other programs), formats without a signature."""
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
@@ -112,7 +115,7 @@ def _decode_jpeg(
 ) -> Decoded:
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:  # arithmetic coding, 12 bits, lossless, CMYK oddities: Pillow knows more of them, or says why not
+    except ValueError:  # arithmetic coding, 12 bits, lossless: Pillow knows more of them, or says why not
         return _decode_other(name, data, background, max_pixels)
     _check_pixels(name, height, width, max_pixels)
     if data.count(b"\xff\xda") > MAX_JPEG_SCANS:
@@ -139,7 +142,8 @@ def _jpeg_damage(name: str, data: bytes, reason: str, wanted: int) -> str:
     try:
         simplejpeg.decode_jpeg(data + b"\xff\xd9", "RGB", min_height=wanted, min_width=wanted, strict=True)
     except ValueError as error:
-        raise ImageError(name, f"the JPEG file is cut off after {len(data):,} bytes: a part of the picture is missing") from error
+        reason = f"the JPEG file is cut off after {len(data):,} bytes: a part of the picture is missing"
+        raise ImageError(name, reason) from error
     return "the JPEG file lacks its end marker; the picture is whole"
 
 
@@ -178,11 +182,12 @@ def _orientation(image: Image.Image) -> int:
 
 def _check_pixels(name: str, height: int, width: int, max_pixels: int) -> None:
     if height * width > max_pixels:
-        raise ImageError(name, f"has {height} x {width} pixels; at most {max_pixels:,} are decoded (decompression bombs)")
+        limit = f"at most {max_pixels:,} are decoded (decompression bombs)"
+        raise ImageError(name, f"has {height} x {width} = {height * width:,} pixels; {limit}")
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "its content is no image format that is read here"
     if isinstance(error, Image.DecompressionBombError):
         return "has too many pixels: a decompression bomb"

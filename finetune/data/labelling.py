@@ -1,7 +1,7 @@
 """From a listing of folders to a table: class numbers from folder names, and the class contract between the splits.
 
-The class list is train's (or a trained model's), sorted; it holds for val and test. Kept apart from folder.py because it
-needs NumPy, and the quick check of a folder does not.
+The class list is train's (or a trained model's), sorted; it holds for val and test. Kept apart from folder.py because
+it needs NumPy, and the quick check of a folder does not.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def labelled(
         root=root,
         classes=known,
         names=bytes(listing.names),
-        ends=np.cumsum(np.frombuffer(listing.lengths, dtype=np.int64)) if listing.lengths else np.zeros(0, dtype=np.int64),
+        ends=np.cumsum(np.array(listing.lengths, dtype=np.int64), dtype=np.int64),
         targets=targets,
         split=np.repeat(codes, lengths),
         sizes=np.array(listing.sizes, dtype=np.int64),
@@ -69,7 +69,8 @@ def _train_classes(path: str, layout: Layout, runs: list[tuple[str, str, int]]) 
     names = tuple(sorted({name for split, name, _ in runs if split == first}))
     if len(names) < 2:
         quoted = ", ".join(map(repr, names)) or "none"
-        raise DataError(f"data.path={path} has images of {len(names)} class(es) ({quoted}); a classifier needs at least 2")
+        got = f"images of {len(names)} class(es) ({quoted})"
+        raise DataError(f"data.path={path} has {got}; a classifier needs at least 2")
     return names
 
 

@@ -52,35 +52,39 @@ class SplitOptions:
 
     def problems(self) -> list[ConfigError]:
         """What is out of range or does not go together."""
-        found = []
+        found = list[str]()
         for key in ("val_fraction", "test_fraction"):
             value = getattr(self, key)
             if not 0 <= value < 1:
-                found.append(ConfigError(f"data.{key}={value}; expected a fraction, 0 or more and below 1 (0.2 is a fifth)"))
+                found.append(f"data.{key}={value}; expected 0 or more and below 1 (0.2 is a fifth)")
         if not found and self.val_fraction + self.test_fraction >= 1:
             total = self.val_fraction + self.test_fraction
-            found.append(ConfigError(f"data.val_fraction and data.test_fraction add up to {total:g}: nothing is left to train on"))
-        if (self.fold is None) != (self.folds is None):
-            found.append(ConfigError("data.fold and data.folds go together: data.fold=0 data.folds=5 is the first of five"))
-        elif self.fold is not None and self.folds is not None:
-            if self.folds < 2:
-                found.append(ConfigError(f"data.folds={self.folds}; expected at least 2"))
-            elif not 0 <= self.fold < self.folds:
-                found.append(ConfigError(f"data.fold={self.fold}; expected 0 to {self.folds - 1} (data.folds={self.folds})"))
-            if self.split_file is not None:
-                found.append(ConfigError("data.split_file already says which image validates; leave out data.fold and data.folds"))
-        found.extend(self._split_by_problems())
+            found.append(f"data.val_fraction + data.test_fraction = {total:g}: nothing is left to train on")
+        return [ConfigError(text) for text in [*found, *self._fold_problems(), *self._split_by_problems()]]
+
+    def _fold_problems(self) -> list[str]:
+        if self.fold is None and self.folds is None:
+            return []
+        if self.fold is None or self.folds is None:
+            return ["data.fold and data.folds go together: data.fold=0 data.folds=5 is the first of five"]
+        found = []
+        if self.folds < 2:
+            found.append(f"data.folds={self.folds}; expected at least 2")
+        elif not 0 <= self.fold < self.folds:
+            found.append(f"data.fold={self.fold}; expected 0 to {self.folds - 1} (data.folds={self.folds})")
+        if self.split_file is not None:
+            found.append("data.split_file already says which image validates; leave out data.fold and data.folds")
         return found
 
-    def _split_by_problems(self) -> list[ConfigError]:
+    def _split_by_problems(self) -> list[str]:
         if self.split_by is None or self.split_by in ("image", "folder"):
             return []
         kind, _, rest = self.split_by.partition(":")
         if kind not in ("regex", "column") or not rest:
-            return [ConfigError(f"data.split_by={self.split_by}; expected {SPLIT_BY}")]
+            return [f"data.split_by={self.split_by}; expected {SPLIT_BY}"]
         if kind == "regex":
             try:
                 re.compile(rest)
             except re.error as error:
-                return [ConfigError(f"data.split_by={self.split_by}: not a regular expression ({error})")]
+                return [f"data.split_by={self.split_by}: not a regular expression ({error})"]
         return []

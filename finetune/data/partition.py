@@ -1,7 +1,7 @@
 """Fills in the splits of a table: what belongs together is found, then ``split.py`` decides.
 
-Explicit folders (or a CSV's split column) stay as they are; only what they leave open is cut from train. Exact duplicates
-and the images of one group (``data.split_by``) share a unit and are never divided.
+Explicit folders (or a CSV's split column) stay as they are; only what they leave open is cut from train. Exact
+duplicates and the images of one group (``data.split_by``) share a unit and are never divided.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def _divide(table: Table, options: SplitOptions, val_fraction: float, test_fract
     else:
         split_N = splitting.assign(draws_N, targets_N, units_N, val_fraction=0.0, test_fraction=test_fraction)
         rest = np.flatnonzero(split_N == splitting.TRAIN)
-        fold_R = splitting.fold(draws_N[rest], targets_N[rest], None if units_N is None else units_N[rest], folds=options.folds)
+        fold_R = splitting.fold(
+            draws_N[rest], targets_N[rest], None if units_N is None else units_N[rest], folds=options.folds
+        )
         split_N[rest[fold_R == options.fold]] = splitting.VAL
     wants_val = val_fraction > 0 or options.fold is not None
     if table.groups is not None and wants_val and not (split_N == splitting.VAL).any():

@@ -32,7 +32,7 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Pixels:
         return Pixels(np.repeat(grey_HW[:, :, None], 3, axis=2), (note,))
     if image.mode in _TRANSPARENT or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        if rgba.getextrema()[3] == (255, 255):  # an alpha channel that hides nothing
+        if rgba.getchannel("A").getextrema() == (255, 255):  # an alpha channel that hides nothing
             return Pixels(np.array(rgba.convert("RGB")), ())
         canvas = Image.new("RGBA", rgba.size, (*background, 255))
         canvas.alpha_composite(rgba)

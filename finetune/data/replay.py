@@ -1,7 +1,7 @@
 """``data.split_file=split.csv``: exactly the images, labels and split of an earlier run, wherever the folder is now.
 
-An image that the file names and the folder lacks is an error, one whose label differs as well; one that the folder has and
-the file does not name is left out with a warning. Hashes are compared by the examination, which reads every file anyway.
+An image that the file names and the folder lacks is an error, one whose label differs as well; one that the folder has
+and the file does not name is left out with a warning. Hashes are compared by the examination, which reads every file.
 """
 
 from __future__ import annotations
@@ -56,11 +56,12 @@ def replay(table: Table, file: Path, typed: str) -> Table:
 
 def _records(file: Path, typed: str) -> list[tuple[int, dict[str, Any]]]:
     try:
-        with open(file, newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
             reader = csv.DictReader(stream, strict=True)
             missing = [name for name in _COLUMNS if name not in (reader.fieldnames or [])]
             if missing:
-                raise DataError(f"data.split_file={typed} lacks column {', '.join(missing)}; expected {','.join(_COLUMNS)}")
+                expected = ",".join(_COLUMNS)
+                raise DataError(f"data.split_file={typed} lacks column {', '.join(missing)}; expected {expected}")
             records = [(reader.line_num, record) for record in reader]
     except OSError as error:
         raise DataError(f"data.split_file={typed} cannot be read ({error.strerror})") from error

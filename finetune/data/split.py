@@ -1,10 +1,10 @@
 """Which image trains and which one judges: a pure function of names, classes, groups and a seed.
 
-Every unit (an image, a group, a set of duplicates) draws a number in [0, 1) from a hash of its name and the seed, so the
-order of listing does not matter and a file keeps its number when others are added. Within a class the highest numbers
-validate and the lowest test. Their count is exact to the nearest image in small classes and within a tenth in large
-ones: there the number alone decides, so adding files practically never moves another. A class with two images or more
-keeps one in train, and has one in val. Groups are never divided. Cost: a few microseconds an image.
+Every unit (an image, a group, a set of duplicates) draws a number in [0, 1) from a hash of its name and the seed, so
+the order of listing does not matter and a file keeps its number when others are added. Within a class the highest
+numbers validate and the lowest test. Their count is exact to the nearest image in small classes and within a tenth in
+large ones: there the number alone decides, so adding files practically never moves another. A class with two images or
+more keeps one in train, and has one in val. Groups are never divided. Cost: a few microseconds an image.
 """
 
 from __future__ import annotations
@@ -142,13 +142,14 @@ def _assign_images(
 ) -> None:
     order = np.lexsort((draws_N, targets_N))
     ends = np.cumsum(counts_K)
-    for number, count in enumerate(counts_K):
+    for number, count in enumerate(counts_K.tolist()):
         rows = order[ends[number] - count : ends[number]]
         drawn = draws_N[rows]
         low, high = _bounds(count, want_test_K[number], test_fraction)
-        tests = min(max(int(np.searchsorted(drawn, test_fraction)), low), high, max(0, int(count) - 1))
+        tests = min(max(int(np.searchsorted(drawn, test_fraction)), low), high, max(0, count - 1))
         low, high = _bounds(count, want_val_K[number], val_fraction)
-        vals = min(max(int(count - np.searchsorted(drawn, 1 - val_fraction)), low), high, max(0, int(count) - 1 - tests))
+        above = count - int(np.searchsorted(drawn, 1 - val_fraction))
+        vals = min(max(above, low), high, max(0, count - 1 - tests))
         split_N[rows[:tests]] = TEST
         split_N[rows[count - vals :]] = VAL
 

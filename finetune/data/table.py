@@ -35,7 +35,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows of images; ``targets`` is int64 N (-1: unknown) or float32 N K, ``split`` int8 N with the index into SPLITS."""
+    """Rows of images; ``targets`` is int64 N (-1: unknown) or float32 N K, ``split`` int8 N into SPLITS."""
 
     root: Path
     classes: tuple[str, ...]
@@ -73,7 +73,7 @@ class Table:
         """Hexadecimal hash of a row's file; empty while unknown."""
         if self.hashes is None or not self.hashes[row].any():
             return ""
-        return self.hashes[row].tobytes().hex()
+        return bytes(self.hashes[row]).hex()
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Row numbers of ``train``, ``val``, ``test`` or ``all``, ascending."""
@@ -83,9 +83,9 @@ class Table:
 
     def counts(self, split: str) -> npt.NDArray[np.int64]:
         """Images of each class in a split (K); an image with several labels counts for each."""
-        targets = self.targets[self.rows(split)]
+        targets: npt.NDArray[Any] = self.targets[self.rows(split)]
         if self.task == "multilabel":
-            return targets.sum(axis=0).astype(np.int64).reshape(len(self.classes))
+            return np.asarray(targets.sum(axis=0), dtype=np.int64)
         return np.bincount(targets[targets >= 0], minlength=len(self.classes)).astype(np.int64)
 
     def label(self, row: int) -> str:
@@ -99,7 +99,7 @@ class Table:
         names, ends = pack(self.name(int(row)) for row in rows)
         per_row = {"targets", "split", "sizes", "modified_ns", "hashes", "groups"}
         arrays = {key: getattr(self, key) for key in per_row}
-        kept = {key: array if array is None else array[rows] for key, array in arrays.items()}
+        kept: dict[str, Any] = {key: array if array is None else array[rows] for key, array in arrays.items()}
         return dataclasses.replace(self, names=names, ends=ends, **kept)
 
     def replace(self, **changes: Any) -> Table:
@@ -108,7 +108,7 @@ class Table:
 
     def write_csv(self, path: str | Path) -> None:
         """``path,label,split,sha256``, one row per image, in table order: what ``data.split_file=`` replays."""
-        with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with Path(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("path", "label", "split", "sha256"))
             for row in range(len(self)):

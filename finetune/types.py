@@ -18,13 +18,16 @@ class Batch(NamedTuple):
 
     ``inputs``: uint8 images B C H W, or stored activations (float, B first) when ``is_features``.
     ``targets``: int64 class numbers B, or float32 B K in [0, 1] for multi-label data.
-    ``indices``: int64 rows of the data set's table B, so that any image of the batch can be named.
+    ``indices``: int64 rows of the data set's table B, so that any image of the batch can be named; -1 marks an entry that
+    only evens out the work of several processes.
+    ``unreadable``: (row, reason) of the images that should be here and could not be read.
     """
 
     inputs: Tensor
     targets: Tensor
     indices: Tensor
     is_features: bool = False
+    unreadable: tuple[tuple[int, str], ...] = ()
 
 
 class Backbone(NamedTuple):

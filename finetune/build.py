@@ -1,0 +1,108 @@
+"""The composition root: from a checked configuration to parts, and from parts to a network.
+
+The only caller of ``hydra.utils.instantiate``. A ``_target_`` must be an object that one of our own modules defines (not
+one that it merely imports: ``finetune.checkpoint.torch.load`` is refused) or stand in the short list below. A target is
+taken from the command line's configuration only, never from a checkpoint without this check.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from finetune.checkpoint import Checkpoint
+from finetune.config import CONF_DIR
+from finetune.errors import CheckpointError, ConfigError
+from finetune.freeze.schedule import FreezeSchedule
+from finetune.network import Network
+from finetune.stages import divide
+from finetune.types import Backbone
+
+FOREIGN_TARGETS = frozenset({"lightning.pytorch.Trainer"})
+GROUPS = ("backbone", "callback", "data", "exporter", "freeze", "head", "logger", "loss", "optimizer", "report", "scheduler",
+          "transform")  # fmt: skip
+
+
+def part(node: DictConfig | dict[str, Any], *runtime: Any, **keywords: Any) -> Any:
+    """Build the object that ``node`` describes; ``runtime`` arguments stand left of ``*`` in its signature.
+
+    Raises:
+        ConfigError: the target is not on the allow-list.
+    """
+    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
+    assert isinstance(plain, dict)
+    check_target(str(plain.get("_target_")))
+    forbidden = [key for key in plain if str(key).startswith("_") and key != "_target_"]
+    if forbidden:
+        raise ConfigError(f"{plain['_target_']}: {', '.join(forbidden)} may not be set; only _target_ is read")
+    return instantiate(plain, *runtime, _recursive_=False, _convert_="all", **keywords)
+
+
+def check_target(target: str) -> None:
+    """Raise ``ConfigError`` unless ``target`` is a public object defined in one of our part modules, or foreign and listed."""
+    if target in FOREIGN_TARGETS:
+        return
+    module_name, _, name = target.rpartition(".")
+    pieces = module_name.split(".")
+    ours = len(pieces) == 3 and pieces[0] == "finetune" and pieces[1] in GROUPS and not name.startswith("_")
+    if ours and (Path(__file__).parent / pieces[1] / f"{pieces[2]}.py").is_file():
+        found = getattr(importlib.import_module(module_name), name, None)
+        if callable(found) and getattr(found, "__module__", None) == module_name:
+            return
+    raise ConfigError(
+        f"_target_={target} is not allowed: a target is finetune.GROUP.NAME.OBJECT with a group of {', '.join(GROUPS)}, "
+        f"or one of {', '.join(sorted(FOREIGN_TARGETS))}"
+    )
+
+
+def backbone(cfg: DictConfig | dict[str, Any], image_size: int) -> Backbone:
+    """The feature extractor, its weights loaded, ready for images of ``image_size`` pixels."""
+    built = part(cfg, image_size)
+    assert isinstance(built, Backbone)
+    return built
+
+
+def network(backbone: Backbone, head_cfg: DictConfig | dict[str, Any], num_classes: int) -> Network:
+    """Backbone and head joined, convolutions in channels-last order, which CPUs and GPUs run faster."""
+    joined = Network(backbone.module, part(head_cfg, backbone.num_features, num_classes))
+    return joined.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types it for tensors only
+
+
+def schedule(cfg: DictConfig, network: Network, max_epochs: int) -> FreezeSchedule:
+    """The freeze schedule over the stages of ``network``."""
+    built = part(cfg, divide(network), max_epochs)
+    assert isinstance(built, FreezeSchedule)
+    return built
+
+
+def resolve_freeze(cfg: DictConfig, *, pretrained: bool) -> tuple[str, DictConfig]:
+    """What ``freeze=auto`` means here, by name and configuration; any other schedule as it stands."""
+    if "_target_" in cfg:
+        return "", cfg
+    name = "lp_ft" if pretrained else "none"
+    loaded = OmegaConf.load(CONF_DIR / "freeze" / f"{name}.yaml")
+    assert isinstance(loaded, DictConfig)
+    return name, loaded
+
+
+def network_from_checkpoint(checkpoint: Checkpoint) -> Network:
+    """The trained network of a checkpoint, in eval mode. Builds the architecture untrained and fills in the weights.
+
+    Raises:
+        CheckpointError: the weights do not fit the network that the checkpoint describes.
+    """
+    size_px = checkpoint.preprocessing.size[0]
+    empty = backbone({**checkpoint.config["backbone"], "weights": "none"}, size_px)
+    built = network(empty, checkpoint.config["head"], len(checkpoint.classes))
+    wrong = built.load_state_dict(checkpoint.state_dict, strict=False)
+    if wrong.missing_keys or wrong.unexpected_keys:
+        raise CheckpointError(
+            f"{checkpoint.path}: {len(wrong.missing_keys)} weights of {checkpoint.config['backbone']['name']} are missing "
+            f"and {len(wrong.unexpected_keys)} do not belong to it; the file and its configuration do not fit each other"
+        )
+    return built.eval()

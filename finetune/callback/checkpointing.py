@@ -1,0 +1,126 @@
+"""When checkpoints are written: at the end of every epoch, every N steps on request, and when the run is interrupted.
+
+``last.ckpt`` continues a run; ``previous.ckpt`` is the one before it, so that a damaged file costs one interval and not
+the run; ``best.ckpt`` holds the weights with the best monitor, ready to use. Mid-epoch checkpoints are only written where
+an optimizer step has just ended, because half-accumulated gradients are not stored.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from finetune.callback.ema import EMA
+from finetune.checkpoint import PREFIX, read_payload, write_checkpoint
+from finetune.errors import ConfigError
+from finetune.run_directory import RunDirectory
+
+
+class SealedCheckpointIO(CheckpointIO):
+    """Lightning's door to our checkpoint file: atomic, hashed, plain data only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write whole or not at all."""
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read with the hash checked; never executes anything, whatever ``weights_only`` says."""
+        return read_payload(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete the file."""
+        Path(path).unlink(missing_ok=True)
+
+
+class Checkpointing(Callback):
+    """Writes ``last.ckpt``, ``previous.ckpt`` and ``best.ckpt``.
+
+    Args:
+        run: where they go.
+        monitor: name of the metric that decides, for example ``val/balanced_accuracy``.
+        mode: whether more or less of it is better.
+        every_n_steps: also write ``last.ckpt`` every so many optimizer steps; 0 means at epoch ends only.
+        average: the averaged weights that validation sees, if there are any.
+    """
+
+    def __init__(
+        self, run: RunDirectory, monitor: str, mode: Literal["min", "max"], every_n_steps: int, average: EMA | None
+    ) -> None:
+        self.run = run
+        self.monitor = monitor
+        self.mode = mode
+        self.every_n_steps = every_n_steps
+        self.average = average
+        self.best: dict[str, Any] = {}
+        self.saved_step = -1
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Every N optimizer steps, except at the end of an epoch, whose own checkpoint follows in a moment."""
+        step = trainer.global_step
+        due = self.every_n_steps and step % self.every_n_steps == 0 and step != self.saved_step
+        if due and at_step_boundary(trainer) and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self.save_last(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``best.ckpt`` when the monitor is strictly better than ever before."""
+        if trainer.sanity_checking:
+            return
+        metrics = trainer.callback_metrics
+        if self.monitor not in metrics:
+            raise ConfigError(f"monitor={self.monitor} is not measured; measured are {', '.join(sorted(metrics))}")
+        value = float(metrics[self.monitor])
+        better = not self.best or (value > self.best["value"] if self.mode == "max" else value < self.best["value"])
+        if better:
+            self.best = {"name": self.monitor, "value": value, "epoch": trainer.current_epoch}
+            self._save_best(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The epoch's checkpoint."""
+        self.save_last(trainer)
+
+    def save_last(self, trainer: Trainer) -> None:
+        """Write ``last.ckpt``; what stood there becomes ``previous.ckpt``."""
+        last = self.run.last
+        if trainer.is_global_zero and last.exists():
+            os.replace(last, last.with_name("previous.ckpt"))
+        self.saved_step = trainer.global_step
+        trainer.save_checkpoint(last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best monitor so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse of ``state_dict``."""
+        self.best = state_dict["best"]
+
+    def _save_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Only rank 0 writes; the weights are those that were just evaluated (the averaged ones, under EMA)."""
+        if not trainer.is_global_zero:
+            return
+        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        card = {**pl_module.card, "monitor": self.best, "metrics": values}  # type: ignore[dict-item]
+        evaluated = pl_module.state_dict() | (self.average.averages if self.average else {})
+        weights = {
+            name: value.detach().to("cpu", copy=True).contiguous(memory_format=torch.contiguous_format)
+            for name, value in evaluated.items()
+            if name.startswith(PREFIX)
+        }
+        payload = {
+            "finetune": card,
+            "state_dict": weights,
+            "epoch": trainer.current_epoch,
+            "global_step": trainer.global_step,
+        }
+        write_checkpoint(payload, self.run.best)
+
+
+def at_step_boundary(trainer: Trainer) -> bool:
+    """Whether the batch that has just ended also ended an optimizer step, so that no gradient is half accumulated."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    return progress.is_last_batch or progress.current.ready % trainer.accumulate_grad_batches == 0

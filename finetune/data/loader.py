@@ -1,0 +1,58 @@
+"""A torch DataLoader that begins where the run stands: any batch of any epoch, whatever the number of workers.
+
+Lightning calls ``iter()`` once before any hook announces the epoch, and never exhausts the iterator. So the position is
+asked for when the first batch is drawn, not when the iterator is made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import DataLoader
+
+from finetune.data.dataset import ImageRows, Sample, collate
+from finetune.data.sampler import KeyedBatches
+from finetune.types import Batch
+
+
+class Position(NamedTuple):
+    """Epoch, and batches of it that are done."""
+
+    epoch: int
+    batch: int
+
+
+class KeyedLoader:
+    """Batches of ``images`` in the order of ``batches``, from ``position()`` on."""
+
+    def __init__(
+        self, images: ImageRows, batches: KeyedBatches, position: Callable[[], Position], num_workers: int
+    ) -> None:
+        self.batches = batches
+        self.position = position
+        self.loader: DataLoader[Sample] = DataLoader(
+            images,
+            batch_sampler=batches,  # type: ignore[arg-type]  # yields (epoch, row) keys, not bare integers
+            num_workers=num_workers,
+            collate_fn=collate,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(0),  # its draws are unused; the global generator stays untouched
+        )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.batches.epoch, self.batches.first_batch = self.position()
+        yield from self.loader
+
+
+def workers_for(rows: int, num_workers: int | None) -> int:
+    """``num_workers`` as given; else none for what one process decodes in seconds, else one per core it may use."""
+    if num_workers is not None:
+        return num_workers
+    return 0 if rows < 2_000 else len(os.sched_getaffinity(0))

@@ -1,0 +1,195 @@
+"""ImageClassifier: the LightningModule. It receives built parts and joins them; the mathematics lives in the parts.
+
+The learning rate, the freeze phase and the model's noise are set at the start of every step from (epoch, batch), so a
+resumed run needs nothing but the position to go on exactly as the uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+
+from finetune.freeze.schedule import FreezeSchedule
+from finetune.network import Network
+from finetune.optimizer.groups import Group, parameter_groups
+from finetune.preprocessing import Preprocessing
+from finetune.random_keys import derive_seed
+from finetune.types import Batch
+
+
+class OptimizerPart(Protocol):
+    """What ``optimizer=NAME`` builds."""
+
+    lr: float
+    weight_decay: float
+    layer_decay: float
+
+    def __call__(self, groups: list[Group]) -> torch.optim.Optimizer: ...
+
+
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class ImageClassifier(lightning.LightningModule):
+    """Trains ``network`` by ``schedule``.
+
+    Args:
+        network: backbone and head.
+        schedule: which stages train in which epoch.
+        optimizer: builds the optimizer over named groups.
+        scheduler: factor on the learning rate from (progress, epochs), both in epochs.
+        loss: ``(logits_BK, targets)`` to a scalar; targets are int64 B or float B K.
+        mix: mixup or cutmix over ``(images_BCHW, targets)``, or None.
+        preprocessing: normalisation of uint8 images.
+        metrics: sees ``(logits_BK, targets)`` of a whole validation and computes figures by name.
+        card: the plain ``finetune`` entry of the checkpoint.
+        seed: of the model's noise.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        schedule: FreezeSchedule,
+        optimizer: OptimizerPart,
+        scheduler: Callable[[float, int], float],
+        loss: nn.Module,
+        mix: Mix | None,
+        preprocessing: Preprocessing,
+        metrics: Metric,
+        card: dict[str, Any],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.schedule = schedule
+        self.optimizer_part = optimizer
+        self.scheduler = scheduler
+        self.loss = loss
+        self.mix = mix
+        self.preprocessing = preprocessing
+        self.val_metrics = metrics
+        self.val_loss = MeanMetric()
+        self.train_loss = MeanMetric()
+        self.card = card
+        self.seed = seed
+        self.anchor = _anchor(network) if schedule.l2_sp else {}
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """uint8 images B C H W of the network's size to logits B K."""
+        logits_BK: Tensor = self.network(self._normalize(images_BCHW))
+        return logits_BK
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One optimizer over every parameter, frozen or not, in named groups that never change."""
+        part = self.optimizer_part
+        groups = parameter_groups(self.network, self.schedule.stages, part.weight_decay, part.layer_decay)
+        return part(groups)
+
+    def on_fit_start(self) -> None:
+        """Freeze before the first batch; also after a resume in mid-epoch, when no epoch start is announced."""
+        self.network.freeze(self.schedule, self.current_epoch)
+
+    def on_train_epoch_start(self) -> None:
+        """Enter the phase of this epoch."""
+        self.network.freeze(self.schedule, self.current_epoch)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the step's learning rates and the seed of its noise; both are functions of (epoch, batch)."""
+        epochs, batches = self.trainer.max_epochs, self.trainer.num_training_batches
+        assert epochs is not None
+        progress = self.current_epoch + (batch_idx + 0.5) / batches
+        factor = self.scheduler(progress, epochs) * self.schedule.lr_factor(progress)
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        for group in optimizer.param_groups:
+            group["lr"] = self.optimizer_part.lr * group["lr_scale"] * factor
+        torch.manual_seed(derive_seed(self.seed, "noise", self.current_epoch, batch_idx, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Loss of one batch; None (no step) when not one of its images could be read."""
+        if len(batch.indices) == 0:
+            return None
+        targets = batch.targets
+        if self.mix is not None and not batch.is_features:
+            images_BCHW, targets = self.mix(self._normalize(batch.inputs), targets)
+            logits_BK = self.network(images_BCHW)
+        else:
+            logits_BK = self._logits(batch)
+        loss: Tensor = self.loss(logits_BK.float(), targets)
+        self.train_loss.update(loss.detach(), len(batch.indices))
+        return loss + self._pull() if self.anchor else loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm by torch; Lightning's own way refuses fused optimizers under mixed precision."""
+        if gradient_clip_val:
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean training loss, every image counted once."""
+        self.log("train/loss", self.train_loss.compute(), prog_bar=True)
+        self.train_loss.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect the metrics of one batch; entries that only even out processes are left out."""
+        real = batch.indices >= 0
+        logits_BK = self._logits(batch).float()[real]
+        targets = batch.targets[real]
+        if len(targets):
+            self.val_loss.update(self.loss(logits_BK, targets), len(targets))
+            self.val_metrics.update(logits_BK, targets)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the epoch's metrics under ``val/``."""
+        self.log("val/loss", self.val_loss.compute())
+        self.log_dict({f"val/{name}": value for name, value in self.val_metrics.compute().items()})
+        self.val_loss.reset()
+        self.val_metrics.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what describes the model, and the running mean of the training loss."""
+        checkpoint["finetune"] = self.card
+        checkpoint["train_loss"] = {"value": self.train_loss.mean_value.cpu(), "weight": self.train_loss.weight.cpu()}
+        if self.anchor:
+            checkpoint["anchor"] = {name: value.cpu() for name, value in self.anchor.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse of ``on_save_checkpoint``."""
+        self.card = checkpoint["finetune"]
+        self.train_loss.mean_value.copy_(checkpoint["train_loss"]["value"])
+        self.train_loss.weight.copy_(checkpoint["train_loss"]["weight"])
+        self.train_loss._update_count = 1
+        if self.anchor:
+            self.anchor = checkpoint["anchor"]
+
+    def _logits(self, batch: Batch) -> Tensor:
+        if batch.is_features:
+            logits_BK: Tensor = self.network.head(batch.inputs)
+            return logits_BK
+        return self(batch.inputs)
+
+    def _normalize(self, images_BCHW: Tensor) -> Tensor:
+        return self.preprocessing.normalize(images_BCHW).contiguous(memory_format=torch.channels_last)
+
+    def _pull(self) -> Tensor:
+        """L2-SP: half the squared distance of the backbone's trained weights from where they started."""
+        terms = [
+            (parameter - self.anchor[name].to(parameter.device)).square().sum()
+            for name, parameter in self.network.backbone.named_parameters()
+            if parameter.requires_grad
+        ]
+        zero = torch.zeros((), device=self.device)
+        return 0.5 * self.schedule.l2_sp * torch.stack(terms).sum() if terms else zero
+
+
+def _anchor(network: Network) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in network.backbone.named_parameters()}

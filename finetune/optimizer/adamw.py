@@ -1,0 +1,28 @@
+"""AdamW (Loshchilov and Hutter 2019): the default; forgiving about the learning rate, two extra copies of the weights."""
+
+from __future__ import annotations
+
+from torch.optim import AdamW as TorchAdamW
+
+from finetune.optimizer.groups import Group
+
+
+class AdamW:
+    """Called with parameter groups, gives the optimizer; ``layer_decay`` is read when the groups are made."""
+
+    def __init__(
+        self,
+        *,
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        layer_decay: float = 0.8,
+        betas: list[float] | None = None,
+    ) -> None:
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.layer_decay = layer_decay
+        self.betas = (0.9, 0.999) if betas is None else (betas[0], betas[1])
+
+    def __call__(self, groups: list[Group]) -> TorchAdamW:
+        """An optimizer over ``groups``; torch's fused implementation."""
+        return TorchAdamW(groups, lr=self.lr, betas=self.betas, fused=True)

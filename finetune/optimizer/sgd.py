@@ -1,0 +1,30 @@
+"""SGD with Nesterov momentum (Sutskever et al. 2013): half of AdamW's memory; wants a learning rate tuned to the data."""
+
+from __future__ import annotations
+
+from torch.optim import SGD as TorchSGD
+
+from finetune.optimizer.groups import Group
+
+
+class SGD:
+    """Called with parameter groups, gives the optimizer; ``layer_decay`` is read when the groups are made."""
+
+    def __init__(
+        self,
+        *,
+        lr: float = 0.01,
+        weight_decay: float = 1e-4,
+        layer_decay: float = 1.0,
+        momentum: float = 0.9,
+        nesterov: bool = True,
+    ) -> None:
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.layer_decay = layer_decay
+        self.momentum = momentum
+        self.nesterov = nesterov
+
+    def __call__(self, groups: list[Group]) -> TorchSGD:
+        """An optimizer over ``groups``; torch's fused implementation."""
+        return TorchSGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True)

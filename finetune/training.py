@@ -1,0 +1,260 @@
+"""One training run from configuration to result, top to bottom: data, network, fit, final evaluation, report."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from finetune import build, describe, finish
+from finetune.callback.checkpointing import Checkpointing, SealedCheckpointIO
+from finetune.callback.ema import EMA
+from finetune.callback.finite import FiniteNumbers
+from finetune.callback.interruption import Interruption
+from finetune.callback.progress import progress
+from finetune.checkpoint import describe as describe_model
+from finetune.checkpoint import newest_whole, read_payload, sweep_litter
+from finetune.cli import Interrupted
+from finetune.data.module import ImageData
+from finetune.data.table import Table
+from finetune.epoch_metrics import epoch_metrics
+from finetune.errors import CheckpointError, DataError, TrainingError
+from finetune.hardware import fast_precision
+from finetune.model import ImageClassifier
+from finetune.network import Network
+from finetune.run_directory import RunDirectory, versions
+from finetune.transform.mix import Mix
+from finetune.types import Backbone
+
+log = logging.getLogger(__name__)
+Result = dict[str, Any]
+_EXPECTED_WARNINGS = (
+    ".*dataloader is not resumable.*",  # it is: the loader asks the trainer where it stands instead of keeping a state
+    ".*does not have many workers.*",
+    ".*in eval mode at the start of training.*",  # frozen stages are
+    ".*smaller than the logging interval.*",  # only epoch figures are logged
+    ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 with torch 2.15
+)
+
+
+class Parts(NamedTuple):
+    """What a run is made of, once everything is built."""
+
+    table: Table
+    model: ImageClassifier
+    data: ImageData
+    trainer: lightning.Trainer
+    interruption: Interruption
+
+
+def train(cfg: DictConfig) -> Result:
+    """Train as configured. ``result.json`` is there from the start, whatever happens.
+
+    Raises:
+        FinetuneError: the input is wrong or the work failed; the result's status is ``failed``.
+        Interrupted: a signal asked to leave; the status is ``interrupted`` and the run can be resumed.
+    """
+    started = time.monotonic()
+    run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
+    run.write_result("running")
+    loggers: list[Logger] = []
+    status = "failed"
+    try:
+        result = _train(cfg, run, loggers, started)
+        status = "completed"
+        return result
+    except (Interrupted, KeyboardInterrupt):
+        status = "interrupted"
+        run.write_result("interrupted", seconds={"total": time.monotonic() - started})
+        log.info("interrupted; continue with: hydra.run.dir=%s resume=auto", run.root)
+        raise
+    except BaseException as error:
+        run.write_result("failed", error=f"{type(error).__name__}: {error}", seconds={"total": time.monotonic() - started})
+        raise
+    finally:
+        for logger in loggers:
+            if hasattr(logger, "finish"):
+                logger.finish(status)
+
+
+def _train(cfg: DictConfig, run: RunDirectory, loggers: list[Logger], started: float) -> Result:
+    resume_from = find_checkpoint(cfg.resume, run)
+    parts = assemble(cfg, run, loggers, resume_from)
+    with parts.interruption.handling():
+        prepared = time.monotonic()
+        parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=resume_from, weights_only=True)
+        fitted = time.monotonic()
+        seconds = {"prepare": prepared - started, "fit": fitted - prepared}
+        return finish.finish(parts.model, parts.data, parts.trainer, run, cfg, seconds, started)
+
+
+def assemble(cfg: DictConfig, run: RunDirectory, loggers: list[Logger], resume_from: Path | None) -> Parts:
+    """Build everything, and say what was found and what will be trained. ``loggers`` is filled in place."""
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    run.config.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
+    lightning.seed_everything(cfg.seed, verbose=False)
+
+    table, options = load_data(cfg, run, resume_from)
+    _say(describe.data_lines(table))
+
+    backbone = build.backbone(cfg.backbone, cfg.data.image_size)
+    network = build.network(backbone, cfg.head, len(table.classes))
+    freeze_name, freeze = build.resolve_freeze(cfg.freeze, pretrained=bool(backbone.weights))
+    schedule = build.schedule(freeze, network, cfg.trainer.max_epochs)
+    head_name = str(cfg.head._target_).rpartition(".")[2]
+    _say(describe.network_lines(network, cfg.backbone.name, backbone.weights, head_name))
+    _say(describe.schedule_lines(network, schedule, f"auto: {freeze_name}" if freeze_name else _choice("freeze")))
+
+    transform = build.part(cfg.transform, backbone.preprocessing)
+    card = describe_model(
+        task=table.task,
+        classes=table.classes,
+        preprocessing=backbone.preprocessing,
+        config=config,
+        backbone={"name": cfg.backbone.name, "weights": backbone.weights},
+        versions=versions(),
+    )
+    model = ImageClassifier(
+        network,
+        schedule,
+        build.part(cfg.optimizer),
+        build.part(cfg.scheduler),
+        build.part(cfg.loss, torch.from_numpy(table.counts("train"))),
+        _mix(transform, len(table.classes)),
+        backbone.preprocessing,
+        epoch_metrics(table.task, len(table.classes)),
+        card,
+        cfg.seed,
+    )
+    data = ImageData(table, backbone.preprocessing, transform, options, cfg.seed)
+    check_disk(run, network)
+    loggers.extend(build.part(node, run.root, config) for node in cfg.logger.values())
+    callbacks, interruption = make_callbacks(cfg, run, table)
+    trainer = make_trainer(cfg, run, callbacks, loggers)
+    return Parts(table, model, data, trainer, interruption)
+
+
+def load_data(cfg: DictConfig, run: RunDirectory, resume_from: Path | None) -> tuple[Table, Any]:
+    """The table of this run, and the loader's options; a resumed run has the images it began with."""
+    node = cfg.data.copy()
+    if resume_from is not None and run.split.exists():
+        node.split_file = str(run.split)
+    source = build.part(node, cfg.seed)
+    table: Table = source.load()
+    if len(table.rows("val")) == 0:
+        raise DataError(
+            f"data.path={cfg.data.path} leaves no image for validation (data.val_fraction={cfg.data.val_fraction}); "
+            "give a larger fraction, or add a val/ folder"
+        )
+    table.write_csv(run.split)
+    return table, source.options
+
+
+def make_callbacks(cfg: DictConfig, run: RunDirectory, table: Table) -> tuple[list[Callback], Interruption]:
+    """The user's callbacks and ours, in the order in which they must act at the end of a step."""
+    mode = "min" if cfg.monitor.endswith(("loss", "ece")) else "max"
+    chosen: list[Callback] = []
+    for node in cfg.callback.values():
+        takes_monitor = str(node._target_).endswith("EarlyStopping")
+        chosen.append(build.part(node, cfg.monitor, mode) if takes_monitor else build.part(node))
+    average = next((callback for callback in chosen if isinstance(callback, EMA)), None)
+    checkpointing = Checkpointing(run, cfg.monitor, mode, cfg.checkpoint_every_n_steps, average)
+    interruption = Interruption(checkpointing)
+    finite = FiniteNumbers(table, cfg.max_skipped_steps)
+    return [finite, *chosen, *progress(cfg.monitor), checkpointing, interruption], interruption
+
+
+def make_trainer(
+    cfg: DictConfig, run: RunDirectory, callbacks: list[Callback], loggers: list[Logger]
+) -> lightning.Trainer:
+    """Lightning's Trainer, with what must not be configured set here."""
+    for message in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    node = cfg.trainer.copy()
+    if node.precision == "auto":
+        node.precision = fast_precision(node.accelerator)
+    trainer = build.part(
+        node,
+        callbacks=callbacks,
+        logger=loggers,
+        plugins=[SealedCheckpointIO()],
+        default_root_dir=str(run.root),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=any(isinstance(callback, lightning.pytorch.callbacks.ProgressBar) for callback in callbacks),
+        num_sanity_val_steps=0,
+        log_every_n_steps=1_000_000,  # epoch figures only
+        use_distributed_sampler=False,
+    )
+    assert isinstance(trainer, lightning.Trainer)
+    return trainer
+
+
+def find_checkpoint(resume: str | None, run: RunDirectory) -> Path | None:
+    """The checkpoint to go on from: of this run directory (``auto``) or at the given path.
+
+    Raises:
+        CheckpointError: the path is no whole checkpoint, or holds weights only.
+    """
+    if resume is None:
+        return None
+    sweep_litter(run.checkpoints)
+    if resume == "auto":
+        found, passed_over = newest_whole(run.checkpoints, ("last.ckpt", "previous.ckpt"))
+        for reason in passed_over:
+            log.warning("resume=auto passes over %s", reason)
+        log.info("resume    %s", f"from {found}" if found else f"nothing to resume in {run.root}: from the beginning")
+        return found
+    path = Path(resume).expanduser()
+    if "optimizer_states" not in read_payload(path):
+        raise CheckpointError(
+            f"resume={resume} holds the weights of one moment, not the state of a run; take last.ckpt beside it"
+        )
+    best = path.with_name("best.ckpt")
+    if best.exists() and not run.best.exists():
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(best, run.best)
+    log.info("resume    from %s", path)
+    return path
+
+
+def check_disk(run: RunDirectory, network: Network) -> None:
+    """Raise ``TrainingError`` at the start when the checkpoints cannot fit on the disk.
+
+    Three files of weights, gradient moments and perhaps an average: ten times the weights is a bound that AdamW with
+    EMA stays under.
+    """
+    needed = 10 * sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    free = shutil.disk_usage(run.root).free
+    if free < needed:
+        raise TrainingError(
+            f"{run.root} has {free / 2**20:.0f} MiB free and the checkpoints of this network need up to "
+            f"{needed / 2**20:.0f} MiB; free some space, or place the run elsewhere with hydra.run.dir=DIR"
+        )
+
+
+def _mix(transform: Any, num_classes: int) -> Mix | None:
+    if transform.mixup_alpha == 0 and transform.cutmix_alpha == 0:
+        return None
+    return Mix(num_classes, mixup_alpha=transform.mixup_alpha, cutmix_alpha=transform.cutmix_alpha)
+
+
+def _choice(group: str) -> str:
+    choice = HydraConfig.get().runtime.choices.get(group)
+    return str(choice)
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        log.info("%s", line)

@@ -30,7 +30,7 @@ MAX_BYTES = 1 << 29
 MAX_JPEG_SCANS = 500
 """Real progressive files have about ten scans; each costs a pass over all coefficients."""
 FORMATS = (
-    *("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000"),
+    *("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000"),
     *("PPM", "ICO", "PCX", "SGI", "QOI", "DDS"),
 )
 """Pillow plugins that are tried; left out on purpose: EPS and PDF (run other programs), formats without a signature."""

@@ -9,14 +9,13 @@ The file is rewritten whole and atomically at each change: at 200 epochs that is
 from __future__ import annotations
 
 import csv
-import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 FILE_NAME = "metrics.csv"
 _FIRST_COLUMNS = ("epoch", "step")
@@ -97,4 +96,4 @@ class CsvLogger(Logger):
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(part, self.path)
+        part.replace(self.path)

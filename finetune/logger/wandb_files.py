@@ -1,0 +1,91 @@
+"""What a W&B run keeps besides its curves: the exact split, the result, the report, and on request data and model.
+
+Everything is read from the run directory at the end, so that a tracker needs nothing from the training but its files.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+REPORT_MAX_BYTES = 20_000_000
+
+
+def log_results(
+    run: Any,
+    directory: Path,
+    config: dict[str, Any],
+    *,
+    dataset: Literal["none", "reference", "upload"],
+    checkpoint: bool,
+) -> None:
+    """Log the files of the run directory ``directory`` to the W&B run ``run``; what is not there is left out."""
+    import wandb
+
+    media: dict[str, Any] = {}
+    split = directory / "split.csv"
+    if split.exists():
+        run.save(str(split), base_path=str(directory), policy="now")
+        columns, rows = class_counts(split)
+        media["split"] = wandb.Table(columns=columns, data=rows)
+    report = directory / "report.html"
+    if report.exists() and report.stat().st_size <= REPORT_MAX_BYTES:
+        media["report"] = wandb.Html(report.read_text(encoding="utf-8"))
+    media.update({f"figures/{path.stem}": wandb.Image(str(path)) for path in sorted(directory.glob("figures/*.png"))})
+    for path in sorted(directory.glob("*.csv")):
+        if path.name not in ("split.csv", "metrics.csv"):
+            media[f"tables/{path.stem}"] = _table(path)
+    if media:
+        run.log(media)
+    result = directory / "result.json"
+    if result.exists():
+        run.summary.update(summary(json.loads(result.read_text(encoding="utf-8"))))
+    if dataset != "none":
+        _log_dataset(run, Path(config["data"]["path"]).absolute(), upload=dataset == "upload")
+    best = directory / "checkpoints" / "best.ckpt"
+    if checkpoint and best.exists():
+        artifact = wandb.Artifact(f"model-{run.id}", type="model")
+        artifact.add_file(str(best))
+        run.log_artifact(artifact)
+
+
+def summary(result: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of ``result.json`` as summary keys: ``best/val/accuracy``, ``test/accuracy``, ``seconds/total`` ..."""
+    flat: dict[str, Any] = {"status": result.get("status")}
+    for split, prefix in (("val", "best/val/"), ("test", "test/"), ("seconds", "seconds/")):
+        values = result.get(split) or {}
+        flat.update({f"{prefix}{key}": value for key, value in values.items() if isinstance(value, int | float)})
+    for key, value in (result.get("monitor") or {}).items():
+        flat[f"monitor/{key}"] = value
+    return flat
+
+
+def class_counts(split_csv: Path) -> tuple[list[str | int], list[list[Any]]]:
+    """Images per class and split: the columns ``class train val test`` and one row per class."""
+    with split_csv.open(newline="", encoding="utf-8") as file:
+        counts = Counter((row["label"], row["split"]) for row in csv.DictReader(file))
+    splits = [name for name in ("train", "val", "test") if any(split == name for _, split in counts)]
+    labels = sorted({label for label, _ in counts})
+    return ["class", *splits], [[label, *(counts[label, split] for split in splits)] for label in labels]
+
+
+def _table(path: Path) -> Any:
+    import wandb
+
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    return wandb.Table(columns=list(header), data=rows)
+
+
+def _log_dataset(run: Any, path: Path, *, upload: bool) -> None:
+    import wandb
+
+    artifact = wandb.Artifact(f"dataset-{path.name}", type="dataset")
+    if upload:
+        artifact.add_dir(str(path))
+    else:
+        artifact.add_reference(path.as_uri(), max_objects=10_000_000)
+    run.log_artifact(artifact)

@@ -36,7 +36,9 @@ def local_copy(ckpt: str, *, max_bytes: int = MAX_BYTES, timeout_s: float = TIME
         raise CheckpointError(f"ckpt={ckpt}: {parts.scheme}:// is not read; expected a path, http:// or https://")
     name = Path(urllib.parse.unquote(parts.path)).name
     if Path(name).suffix != ".ckpt":
-        raise CheckpointError(f"ckpt={ckpt} does not end in .ckpt; only checkpoints that finetune.train wrote are downloaded")
+        raise CheckpointError(
+            f"ckpt={ckpt} does not end in .ckpt; only checkpoints that finetune.train wrote are downloaded"
+        )
     pinned = urllib.parse.parse_qs(parts.fragment).get("sha256", [""])[0].lower()
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune" / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,10 +77,14 @@ def _receive(ckpt: str, url: str, file, max_bytes: int, timeout_s: float) -> str
             while chunk := response.read(_CHUNK_BYTES):
                 received += len(chunk)
                 if received > max_bytes:
-                    raise CheckpointError(f"ckpt={ckpt} has more than {max_bytes:,} bytes; download it yourself if that is right")
+                    raise CheckpointError(
+                        f"ckpt={ckpt} has more than {max_bytes:,} bytes; download it yourself if that is right"
+                    )
                 digest.update(chunk)
                 file.write(chunk)
     except (urllib.error.URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise CheckpointError(f"ckpt={ckpt} could not be downloaded ({reason}); check the address, or give a file") from error
+        raise CheckpointError(
+            f"ckpt={ckpt} could not be downloaded ({reason}); check the address, or give a file"
+        ) from error
     return digest.hexdigest()

@@ -144,7 +144,9 @@ def _target(cfg: DictConfig, checkpoint: Checkpoint, name: str) -> Path:
         folder = checkpoint.path.parent
         target = (folder.parent if folder.name == "checkpoints" else folder) / "exports" / label
     if (target / METADATA).is_file() and not cfg.overwrite:
-        raise ConfigError(f"output={target} holds an artefact already; say overwrite=true to replace it, or another output=")
+        raise ConfigError(
+            f"output={target} holds an artefact already; say overwrite=true to replace it, or another output="
+        )
     if target.exists() and not (target / METADATA).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"output={target} exists and is no artefact; give the path of a new directory")
     return target
@@ -262,7 +264,9 @@ def _say(name: str, fields: dict[str, Any], parity: Parity | None) -> None:
     log.info("size       %.1f MiB, the model's weights %.1f MiB", speed["artefact_mib"], speed["model_mib"])
     if speed["artefact_ms"] is not None:
         ratio = speed["model_ms"] / speed["artefact_ms"]
-        log.info("latency    %.1f ms an image, the model %.1f ms (x%.1f)", speed["artefact_ms"], speed["model_ms"], ratio)
+        log.info(
+            "latency    %.1f ms an image, the model %.1f ms (x%.1f)", speed["artefact_ms"], speed["model_ms"], ratio
+        )
 
 
 def _give_name(part: Path, target: Path) -> None:

@@ -11,6 +11,7 @@ Source: https://onnx.ai, ``torch.onnx.export(dynamo=True)``, onnxruntime's quant
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from torch import nn
 from finetune.errors import CheckpointError, ConfigError, ExportError
 from finetune.exporter.artefact import Description, Exportable, Exported, read_metadata
 from finetune.exporter.fold import fold_batchnorm
+from finetune.exporter.model_card import SERVE
 from finetune.exporter.tracing import example, quiet
 
 MODEL = "model.onnx"
@@ -93,6 +95,7 @@ class OnnxExporter:
         model.producer_name = "finetune"
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, directory / MODEL)
+        shutil.copyfile(SERVE, directory / "serve.py")
 
         height, width = description.preprocessing.size
         raw = {"name": RAW, "dtype": "uint8", "layout": "BHWC", "shape": ["batch", "height", "width", 3]}

@@ -38,7 +38,9 @@ class _Nodes:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[TensorProto] = []
 
-    def constant(self, values: Sequence[float] | Sequence[int], dtype: type[np.generic], shape: Sequence[int] = (-1,)) -> str:
+    def constant(
+        self, values: Sequence[float] | Sequence[int], dtype: type[np.generic], shape: Sequence[int] = (-1,)
+    ) -> str:
         """A tensor, one dimension unless ``shape`` is given."""
         name = f"{self.prefix}/constant_{len(self.constants)}"
         array = np.asarray(values, dtype=dtype).reshape(tuple(shape))
@@ -52,7 +54,9 @@ class _Nodes:
     def add(self, operator: str, *inputs: str, output: str = "", **attributes: object) -> str:
         """One node with one output, whose name is returned."""
         name = output or f"{self.prefix}/{operator.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [name], name=f"{self.prefix}/node_{len(self.nodes)}", **attributes))
+        self.nodes.append(
+            helper.make_node(operator, inputs, [name], name=f"{self.prefix}/node_{len(self.nodes)}", **attributes)
+        )
         return name
 
 
@@ -72,7 +76,13 @@ def add_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing) -> N
     sizes = nodes.add("Concat", batch, nodes.integer(3), new_height, new_width, axis=0)
     planes = nodes.add("Transpose", RAW, perm=[0, 3, 1, 2])
     resized = nodes.add(
-        "Resize", planes, "", "", sizes, coordinate_transformation_mode="half_pixel", **_MODES[preprocessing.interpolation]
+        "Resize",
+        planes,
+        "",
+        "",
+        sizes,
+        coordinate_transformation_mode="half_pixel",
+        **_MODES[preprocessing.interpolation],
     )
     cropped = _center_crop(nodes, preprocessing, resized, new_height, new_width)
     scaled = nodes.add("Div", nodes.add("Cast", cropped, to=TensorProto.FLOAT), nodes.constant([255.0], np.float32))
@@ -139,6 +149,4 @@ def add_probabilities(model: onnx.ModelProto, *, task: str, temperature: float, 
         nodes.add("Softmax", calibrated, output="probabilities", axis=1)
     model.graph.node.extend(nodes.nodes)
     model.graph.initializer.extend(nodes.constants)
-    model.graph.output.append(
-        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", num_classes])
-    )
+    model.graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", num_classes]))

@@ -38,7 +38,9 @@ def quantize(model: onnx.ModelProto, batches: Iterator[npt.NDArray[np.float32]],
     root.setLevel(logging.ERROR)  # onnxruntime.quantization logs to the root logger and prints its progress
     try:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            whole, prepared, quantized = (Path(folder) / f"{stage}.onnx" for stage in ("whole", "prepared", "quantized"))
+            whole, prepared, quantized = (
+                Path(folder) / f"{stage}.onnx" for stage in ("whole", "prepared", "quantized")
+            )
             onnx.save(model, whole)
             quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
             quantize_static(

@@ -118,6 +118,8 @@ def _whole_model(source: Exportable) -> nn.Module:
             f"exporter=timm: timm's architectures end in one linear layer, and this model ends in {head}; use "
             "exporter=onnx or exporter=safetensors, or train with head=linear"
         )
+    if not timm.model_entrypoint(name.partition(".")[0]).__module__.startswith("timm."):
+        raise ExportError(f"exporter=timm: {name} is no network of timm's; use exporter=onnx or exporter=safetensors")
     model: nn.Module = timm.create_model(name, num_classes=layer.out_features, **_model_args(source)).eval()
     classifier: Any = model.get_classifier()  # type: ignore[operator]
     if not isinstance(classifier, nn.Linear) or classifier.weight.shape != layer.weight.shape:
@@ -127,7 +129,9 @@ def _whole_model(source: Exportable) -> nn.Module:
         classifier.weight.copy_(layer.weight)
         if classifier.bias is not None:
             classifier.bias.copy_(layer.bias if layer.bias is not None else torch.zeros(layer.out_features))
-    own = {f"{path}.{key}" for path, module in model.named_modules() if module is classifier for key in ("weight", "bias")}
+    own = {
+        f"{path}.{key}" for path, module in model.named_modules() if module is classifier for key in ("weight", "bias")
+    }
     if unexpected or set(missing) - own:
         raise ExportError(
             f"exporter=timm: the weights do not fit timm's {name} (missing {sorted(set(missing) - own)[:3]}, unexpected "
@@ -148,8 +152,12 @@ def linear_layer(head: nn.Module) -> nn.Linear | None:
 
 
 def _model_args(source: Exportable) -> dict[str, Any]:
-    """Arguments with which the backbone was built, where they change the architecture (an image size, for a ViT)."""
-    return dict(source.backbone.get("model_args", {}))
+    """What changes the architecture: a ViT's position embedding is made for one image size."""
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(source.backbone["name"])
+    fixed = config is not None and config.fixed_input_size
+    return {"img_size": source.description.preprocessing.size[0]} if fixed else {}
 
 
 def _data_config(preprocessing: Preprocessing) -> dict[str, Any]:

@@ -52,7 +52,12 @@ class TorchExportExporter:
         height, width = source.description.preprocessing.size
         details = {
             "batchnorm_folded": folded,
-            "input": {"name": "images_BCHW", "dtype": "float32", "layout": "BCHW", "shape": ["batch", 3, height, width]},
+            "input": {
+                "name": "images_BCHW",
+                "dtype": "float32",
+                "layout": "BCHW",
+                "shape": ["batch", 3, height, width],
+            },
             "outputs": [
                 {"name": "logits", "dtype": "float32", "shape": ["batch", len(source.description.classes)]},
             ],

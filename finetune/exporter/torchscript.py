@@ -56,7 +56,12 @@ class TorchscriptExporter:
         height, width = source.description.preprocessing.size
         details = {
             "batchnorm_folded": f"{result.folded} of {result.total}",
-            "input": {"name": "images_BCHW", "dtype": "float32", "layout": "BCHW", "shape": ["batch", 3, height, width]},
+            "input": {
+                "name": "images_BCHW",
+                "dtype": "float32",
+                "layout": "BCHW",
+                "shape": ["batch", 3, height, width],
+            },
             "outputs": [
                 {"name": "logits", "dtype": "float32", "shape": ["batch", len(source.description.classes)]},
             ],
@@ -93,7 +98,9 @@ def _refuse_more_than_tensors(path: Path) -> None:
             raise CheckpointError(f"{path}: {name} cannot be read as TorchScript ({error}); not opened") from error
         for call in calls:
             if _FORBIDDEN & set(call) or (call[0] == "ops" and call[1:2] and call[1] not in _NAMESPACES):
-                raise CheckpointError(f"{path}: {name} calls {'.'.join(call)}, which is no operator on tensors; not opened")
+                raise CheckpointError(
+                    f"{path}: {name} calls {'.'.join(call)}, which is no operator on tensors; not opened"
+                )
 
 
 def _dotted_names(tree: ast.AST) -> Iterator[list[str]]:

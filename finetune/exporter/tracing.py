@@ -12,7 +12,7 @@ from torch import Tensor
 
 from finetune.exporter.artefact import Description
 
-_CHATTY = ("onnxscript", "onnx_ir", "torch.onnx", "torch.export")
+_CHATTY = ("timm", "onnxscript", "onnx_ir", "torch.onnx", "torch.export")
 
 
 def example(description: Description) -> Tensor:

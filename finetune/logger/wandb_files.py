@@ -53,7 +53,7 @@ def log_results(
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of ``result.json`` as summary keys: ``best/val/accuracy``, ``test/accuracy``, ``seconds/total`` ..."""
+    """The numbers of ``result.json`` as summary keys: ``best/val/accuracy``, ``test/accuracy`` ..."""
     flat: dict[str, Any] = {"status": result.get("status")}
     for split, prefix in (("val", "best/val/"), ("test", "test/"), ("seconds", "seconds/")):
         values = result.get(split) or {}

@@ -1,13 +1,14 @@
 """The last step that earlier parts of a W&B run have on disk, so that a resumed run goes on after it.
 
 W&B keeps every record in ``wandb/*-ID/run-ID.wandb``: a seven-byte header, then LevelDB's log format (blocks of
-32 KiB; each chunk a checksum, a length and a type, https://github.com/google/leveldb/blob/main/doc/log_format.md) around the
-protocol buffers of ``wandb.proto``. Offline there is no server to ask, and a killed run's own notes may be newer than
+32 KiB; each chunk a checksum, a length and a type, https://github.com/google/leveldb/blob/main/doc/log_format.md) around
+the protocol buffers of ``wandb.proto``. Offline there is no server to ask, and a killed run's own notes may be newer than
 what reached the disk; the file itself cannot be wrong. Costs a few milliseconds per megabyte, once per resume.
 """
 
 from __future__ import annotations
 
+import importlib
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,14 +22,14 @@ _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 def read_records(path: Path) -> Iterator[Any]:
     """The records of one ``.wandb`` file in order; a tail that was cut off by a kill ends the iteration."""
-    from google.protobuf.message import DecodeError
-    from wandb.proto import wandb_internal_pb2
+    message = importlib.import_module("google.protobuf.message")  # neither module ships usable types
+    records = importlib.import_module("wandb.proto.wandb_internal_pb2")
 
     for payload in _payloads(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
+        record = records.Record()
         try:
             record.ParseFromString(payload)
-        except DecodeError:
+        except message.DecodeError:
             return
         yield record
 

@@ -1,7 +1,7 @@
 """Checkpoints from http(s) addresses: downloaded to a file of limited size, hashed, and then opened like local ones.
 
-Nothing of a download is interpreted while it arrives; what is in the file is decided by the same reader that opens local
-checkpoints (tensors and plain data only, sha256 checked). The copy is kept under the user's cache, named by its hash.
+Nothing of a download is interpreted while it arrives; the reader that opens local checkpoints decides what is in it
+(tensors and plain data only, sha256 checked). The copy is kept under the user's cache, named by its hash.
 An address may pin its content: ``https://host/best.ckpt#sha256=HEX``.
 """
 
@@ -51,7 +51,7 @@ def local_copy(ckpt: str, *, max_bytes: int = MAX_BYTES, timeout_s: float = TIME
         if pinned and digest != pinned:
             raise CheckpointError(f"ckpt={ckpt}: what arrived has the sha256 {digest}; it was not kept")
         (folder / digest).mkdir(exist_ok=True)
-        os.replace(part, folder / digest / name)
+        Path(part).replace(folder / digest / name)
     except BaseException:
         Path(part).unlink(missing_ok=True)
         raise

@@ -49,7 +49,7 @@ class Description:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Description:
-        """The inverse of ``to_dict``; other keys are ignored. Raises ``CheckpointError`` when one is missing or absurd."""
+        """The inverse of ``to_dict``; other keys are ignored. Raises ``CheckpointError`` when one is absurd."""
         try:
             classes = tuple(str(name) for name in fields["classes"])
             thresholds = fields["thresholds"]
@@ -111,7 +111,8 @@ class Runtime(Protocol):
 @dataclass(frozen=True)
 class Exported:
     """What an exporter did. ``details`` goes into metadata.json as it is; ``runtime`` is given only where the written
-    file must not be opened again (a .pt2 executes pickled code)."""
+    file must not be opened again (a .pt2 executes pickled code).
+    """
 
     details: dict[str, Any]
     max_difference: float | None

@@ -41,15 +41,18 @@ def fold_batchnorm(network: nn.Module, images_BCHW: Tensor) -> Folded:
         expected_BK = folded(images_BCHW)
         pairs = _pairs(folded, images_BCHW)
         for convolution, batchnorm in pairs:
-            fused = fuse_conv_bn_eval(folded.get_submodule(convolution), folded.get_submodule(batchnorm))
+            before, after = folded.get_submodule(convolution), folded.get_submodule(batchnorm)
+            assert isinstance(before, nn.Conv2d)
+            assert isinstance(after, nn.BatchNorm2d)
+            fused = fuse_conv_bn_eval(before, after)
             folded.set_submodule(convolution, fused)
-            folded.set_submodule(batchnorm, _remainder(folded.get_submodule(batchnorm)))
+            folded.set_submodule(batchnorm, _remainder(after))
         got_BK = folded(images_BCHW)
     largest = float((got_BK - expected_BK).abs().max())
     if not largest <= TOLERANCE * max(1.0, float(expected_BK.abs().max())):
         raise ExportError(
             f"folding {len(pairs)} BatchNorms changed the network's output by {largest:.2g} (expected under "
-            f"{TOLERANCE:g}); this backbone uses a convolution's output twice. Export with exporter.fold_batchnorm=false"
+            f"{TOLERANCE:g}); this backbone uses a convolution's output twice. Say exporter.fold_batchnorm=false"
         )
     total = sum(isinstance(module, _BatchNorm) for module in network.modules())
     return Folded(folded, len(pairs), total)

@@ -1,7 +1,7 @@
 """The README.md of an artefact: what the model is, how well it does, how it was checked, and a snippet that runs.
 
-Everything in it comes from metadata.json, so the card cannot say more than what was measured. The header is the YAML that
-the Hugging Face hub reads.
+Everything in it comes from metadata.json, so the card cannot say more than what was measured. The header is the YAML
+that the Hugging Face hub reads.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _interface(metadata: Mapping[str, Any]) -> str:
         how = "to exactly" if spec["crop_mode"] == "squash" else "so that a centre crop fits"
         lines.append(
             f"RGB images, upright, resized ({spec['interpolation']}, antialiased) {how} {height} x {width} over "
-            f"crop_pct {spec['crop_pct']:g}, cropped, scaled to [0, 1], minus mean {spec['mean']}, over std {spec['std']}."
+            f"crop_pct {spec['crop_pct']:g}, cropped, scaled to [0, 1], minus {spec['mean']}, over {spec['std']}."
         )
     temperature = metadata["temperature"]
     lines.append(f"Outputs: {outputs}. Probabilities are calibrated: logits over a temperature of {temperature:.4g}.")

@@ -203,7 +203,8 @@ class OnnxRuntime:
     def raw_logits(self, image_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Logits K of one whole decoded image, preprocessed by the graph."""
         logits_BK: npt.NDArray[np.float32] = self.session.run(["logits"], {"images": image_HWC[None]})[0]
-        return logits_BK[0]
+        logits_K: npt.NDArray[np.float32] = logits_BK[0]
+        return logits_K
 
     def _network_session(self) -> Any:
         """The same file without its first nodes."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ from finetune.preprocessing import Preprocessing
 NORMALISED = "images_BCHW"
 """The tensor that enters the network, whatever stands before it."""
 RAW = "images"
-_MODES: dict[str, dict[str, object]] = {
+_MODES: dict[str, dict[str, Any]] = {
     "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1, "antialias": 1},
     "bilinear": {"mode": "linear", "antialias": 1},
 }
@@ -51,7 +52,7 @@ class _Nodes:
         """An int64 tensor of one element."""
         return self.constant([value], np.int64)
 
-    def add(self, operator: str, *inputs: str, output: str = "", **attributes: object) -> str:
+    def add(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         """One node with one output, whose name is returned."""
         name = output or f"{self.prefix}/{operator.lower()}_{len(self.nodes)}"
         self.nodes.append(
@@ -140,7 +141,7 @@ def _center_crop(nodes: _Nodes, preprocessing: Preprocessing, image: str, height
 
 
 def add_probabilities(model: onnx.ModelProto, *, task: str, temperature: float, num_classes: int) -> None:
-    """Add a second output ``probabilities``: the logits over the temperature, through softmax or, multi-label, sigmoid."""
+    """Add the output ``probabilities``: the logits over the temperature, through softmax or, multi-label, sigmoid."""
     nodes = _Nodes("postprocess")
     calibrated = nodes.add("Div", "logits", nodes.constant([temperature], np.float32))
     if task == "multilabel":

@@ -24,7 +24,7 @@ _CONFIG = "config"
 
 
 class SafetensorsExporter:
-    """Writes ``model.safetensors``: tensors ``backbone.*`` and ``head.*``; description and architecture in its header."""
+    """Writes ``model.safetensors``: tensors ``backbone.*`` and ``head.*``, description and architecture as header."""
 
     def __init__(self, *, max_difference: float = 1e-4) -> None:
         self.max_difference = max_difference

@@ -18,25 +18,25 @@ model = {key: json.loads(text) for key, text in session.get_modelmeta().custom_m
 spec, classes, inputs = model["preprocessing"], model["classes"], session.get_inputs()[0]
 
 
-def decode(path):
+def decode(path: Path) -> Image.Image:
     """What a person sees: upright, transparency on the model's background, RGB uint8."""
-    image = ImageOps.exif_transpose(Image.open(path))
+    image: Image.Image = ImageOps.exif_transpose(Image.open(path))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*spec["background"], 255)), image)
     return image.convert("RGB")
 
 
-def normalised(image):
+def normalised(image: Image.Image) -> np.ndarray:
     """Resize, centre crop and normalise, for a model.onnx that does not do it itself."""
     (height, width), scale = spec["size"], [int(side / spec["crop_pct"]) for side in spec["size"]]
     if spec["crop_mode"] == "squash":
         size = scale[1], scale[0]
     elif scale[0] == scale[1]:
-        size = [int(scale[0] * side / min(image.size)) for side in image.size]
+        size = int(scale[0] * image.width / min(image.size)), int(scale[0] * image.height / min(image.size))
     else:
         ratio = min(image.height / scale[0], image.width / scale[1])
-        size = [round(side / ratio) for side in image.size]
+        size = round(image.width / ratio), round(image.height / ratio)
     image = image.resize(size, Image.Resampling[spec["interpolation"].upper()])
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
     pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32) / 255

@@ -1,4 +1,4 @@
-"""A directory that timm opens alone: ``timm.create_model("local-dir:DIR", pretrained=True)``, classes and preprocessing included.
+"""A directory that timm opens alone, with classes and preprocessing: ``create_model("local-dir:DIR", pretrained=True)``.
 
 When to use: to hand the model to anyone with timm, its validate.py and inference.py, or the Hugging Face hub. The head
 must be one linear layer, because timm's architectures end in one; calibration stays in metadata.json, since timm has no
@@ -73,8 +73,8 @@ class TimmExporter:
             hub.upload_folder(repo_id=address.repo_id, folder_path=directory)
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise ExportError(
-                f"exporter.push_to_hub={self.push_to_hub}: the upload failed ({error}); the artefact itself is complete "
-                f"in {directory}. Log in with `hf auth login`, then `hf upload {self.push_to_hub} {directory}`"
+                f"exporter.push_to_hub={self.push_to_hub}: the upload failed ({error}); the artefact is complete in "
+                f"{directory}. Log in with `hf auth login`, then `hf upload {self.push_to_hub} {directory}`"
             ) from error
         return str(address)
 
@@ -82,7 +82,7 @@ class TimmExporter:
 def load(directory: Path) -> TorchRuntime:
     """Open a directory that this exporter wrote, with timm's own loader, after its hashes were checked."""
     import timm
-    from timm.data import resolve_data_config
+    from timm.data.config import resolve_data_config
 
     read_metadata(directory)
     with quiet():
@@ -107,7 +107,7 @@ def load(directory: Path) -> TorchRuntime:
 
 
 def _whole_model(source: Exportable) -> nn.Module:
-    """timm's architecture with its own classifier, filled with our backbone and head."""
+    """Timm's architecture with its own classifier, filled with our backbone and head."""
     import timm
 
     layer = linear_layer(source.network.get_submodule("head"))
@@ -127,15 +127,17 @@ def _whole_model(source: Exportable) -> nn.Module:
     with torch.no_grad():
         missing, unexpected = model.load_state_dict(source.network.get_submodule("backbone").state_dict(), strict=False)
         classifier.weight.copy_(layer.weight)
-        if classifier.bias is not None:
-            classifier.bias.copy_(layer.bias if layer.bias is not None else torch.zeros(layer.out_features))
+        if getattr(classifier, "bias", None) is not None:
+            classifier.bias.copy_(
+                torch.zeros(layer.out_features) if getattr(layer, "bias", None) is None else layer.bias
+            )
     own = {
         f"{path}.{key}" for path, module in model.named_modules() if module is classifier for key in ("weight", "bias")
     }
     if unexpected or set(missing) - own:
         raise ExportError(
-            f"exporter=timm: the weights do not fit timm's {name} (missing {sorted(set(missing) - own)[:3]}, unexpected "
-            f"{unexpected[:3]}); use exporter=onnx or exporter=safetensors"
+            f"exporter=timm: the weights do not fit timm's {name} (missing {sorted(set(missing) - own)[:3]}, "
+            f"unexpected {unexpected[:3]}); use exporter=onnx or exporter=safetensors"
         )
     return model
 

@@ -1,4 +1,4 @@
-"""Small run directories with checkpoints, made without training: the head is fitted to real features by least squares."""
+"""Small run directories with checkpoints, made without training: the head is fitted by least squares."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def create_backbone(
     from finetune.errors import ConfigError
 
     if name not in default_cfgs:
-        raise ConfigError(f"backbone.name={name} has no shortcuts to change; one of {', '.join(NAMES)} is expected")
+        raise ConfigError(f"backbone.name={name}: backbone.shortcut can change {', '.join(NAMES)} only")
     source = find_weights(name, weights)
     options = {"shortcut": shortcut, "batch_norm": batch_norm, "initialisation": initialisation}
     module = timm_model.build(name, image_size, source, num_classes=0, **options)

@@ -48,7 +48,7 @@ def check_name(name: str) -> None:
     """Raise ``ConfigError`` with the nearest names unless timm, or this package, has a network of this name."""
     import timm
 
-    from finetune.backbone import plain  # noqa: F401 - importing it registers plain18, plain34, plain50, plain101
+    from finetune.backbone import registry  # noqa: F401 - importing it registers our own networks with timm
 
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):

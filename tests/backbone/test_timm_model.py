@@ -17,7 +17,6 @@ FAMILIES = (
     "test_vit",
     "mobilenetv3_small_050",
     "regnetx_002",
-    "vgg11",
 )
 
 

@@ -90,8 +90,8 @@ class ImageClassifier(lightning.LightningModule):
         groups = parameter_groups(self.network, self.schedule.stages, part.weight_decay, part.layer_decay)
         return part(groups)
 
-    def on_fit_start(self) -> None:
-        """Freeze before the first batch; also after a resume in mid-epoch, when no epoch start is announced."""
+    def on_train_start(self) -> None:
+        """Enter the phase after a resume in mid-epoch too, when no epoch start is announced."""
         self.network.freeze(self.schedule, self.current_epoch)
 
     def on_train_epoch_start(self) -> None:

@@ -10,8 +10,10 @@ Writes a run directory (README.md explains each file). ``--help`` lists keys and
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from finetune import cli
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
 
 def run(cfg: DictConfig) -> Result:
     """Train as configured; gives the content of ``result.json``."""
+    from finetune.run_directory import RunDirectory
     from finetune.training import train
 
-    return train(cfg)
+    hydra_run = HydraConfig.get().runtime
+    return train(cfg, RunDirectory(Path(hydra_run.output_dir)), hydra_run.choices)
 
 
 main = cli.entry("train", run)

@@ -6,12 +6,12 @@ import logging
 import shutil
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning
 import torch
-from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
@@ -34,7 +34,6 @@ from finetune.model import ImageClassifier
 from finetune.network import Network
 from finetune.run_directory import RunDirectory, versions
 from finetune.transform.mix import Mix
-from finetune.types import Backbone
 
 log = logging.getLogger(__name__)
 Result = dict[str, Any]
@@ -57,20 +56,21 @@ class Parts(NamedTuple):
     interruption: Interruption
 
 
-def train(cfg: DictConfig) -> Result:
-    """Train as configured. ``result.json`` is there from the start, whatever happens.
+def train(cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str]) -> Result:
+    """Train as configured in the folder of ``run``; ``choices`` names the options behind groups, for the terminal.
+
+    ``result.json`` is there from the start, whatever happens.
 
     Raises:
         FinetuneError: the input is wrong or the work failed; the result's status is ``failed``.
         Interrupted: a signal asked to leave; the status is ``interrupted`` and the run can be resumed.
     """
     started = time.monotonic()
-    run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
     run.write_result("running")
     loggers: list[Logger] = []
     status = "failed"
     try:
-        result = _train(cfg, run, loggers, started)
+        result = _train(cfg, run, choices, loggers, started)
         status = "completed"
         return result
     except (Interrupted, KeyboardInterrupt):
@@ -87,9 +87,11 @@ def train(cfg: DictConfig) -> Result:
                 logger.finish(status)
 
 
-def _train(cfg: DictConfig, run: RunDirectory, loggers: list[Logger], started: float) -> Result:
+def _train(
+    cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str], loggers: list[Logger], started: float
+) -> Result:
     resume_from = find_checkpoint(cfg.resume, run)
-    parts = assemble(cfg, run, loggers, resume_from)
+    parts = assemble(cfg, run, choices, loggers, resume_from)
     with parts.interruption.handling():
         prepared = time.monotonic()
         parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=resume_from, weights_only=True)
@@ -98,7 +100,9 @@ def _train(cfg: DictConfig, run: RunDirectory, loggers: list[Logger], started: f
         return finish.finish(parts.model, parts.data, parts.trainer, run, cfg, seconds, started)
 
 
-def assemble(cfg: DictConfig, run: RunDirectory, loggers: list[Logger], resume_from: Path | None) -> Parts:
+def assemble(
+    cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str], loggers: list[Logger], resume_from: Path | None
+) -> Parts:
     """Build everything, and say what was found and what will be trained. ``loggers`` is filled in place."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     run.config.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
@@ -111,9 +115,8 @@ def assemble(cfg: DictConfig, run: RunDirectory, loggers: list[Logger], resume_f
     network = build.network(backbone, cfg.head, len(table.classes))
     freeze_name, freeze = build.resolve_freeze(cfg.freeze, pretrained=bool(backbone.weights))
     schedule = build.schedule(freeze, network, cfg.trainer.max_epochs)
-    head_name = str(cfg.head._target_).rpartition(".")[2]
-    _say(describe.network_lines(network, cfg.backbone.name, backbone.weights, head_name))
-    _say(describe.schedule_lines(network, schedule, f"auto: {freeze_name}" if freeze_name else _choice("freeze")))
+    _say(describe.network_lines(network, cfg.backbone.name, backbone.weights, choices["head"]))
+    _say(describe.schedule_lines(network, schedule, f"auto: {freeze_name}" if freeze_name else choices["freeze"]))
 
     transform = build.part(cfg.transform, backbone.preprocessing)
     card = describe_model(
@@ -248,11 +251,6 @@ def _mix(transform: Any, num_classes: int) -> Mix | None:
     if transform.mixup_alpha == 0 and transform.cutmix_alpha == 0:
         return None
     return Mix(num_classes, mixup_alpha=transform.mixup_alpha, cutmix_alpha=transform.cutmix_alpha)
-
-
-def _choice(group: str) -> str:
-    choice = HydraConfig.get().runtime.choices.get(group)
-    return str(choice)
 
 
 def _say(lines: list[str]) -> None:

@@ -1,0 +1,122 @@
+"""Whole training runs in this process, on generated images, that can be interrupted by a real signal at any moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+from finetune.callback.interruption import Interruption
+from finetune.cli import Interrupted
+from finetune.config import CONF_DIR
+from finetune.run_directory import RunDirectory
+
+TINY = (
+    "backbone.name=test_resnet",
+    "backbone.weights=none",
+    "data.image_size=32",
+    "data.batch_size=4",
+    "data.num_workers=0",
+    "trainer.max_epochs=4",
+    "trainer.precision=32-true",
+    "trainer=cpu",
+    "logger=csv",
+     
+)
+
+
+class Moment(NamedTuple):
+    """When a signal arrives: before training batch ``batch`` of ``epoch``, or in its validation."""
+
+    epoch: int
+    batch: int
+    validating: bool = False
+
+
+def train(directory: Path, *overrides: str) -> dict[str, Any]:
+    """One run in ``directory``, as ``python -m finetune.train`` would do it."""
+    from finetune import training
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = hydra.compose("train", overrides=[*TINY, *overrides])
+    directory.mkdir(parents=True, exist_ok=True)
+    return training.train(cfg, RunDirectory(directory), {"freeze": "test", "head": "test"})
+
+
+@contextmanager
+def signal_at(moment: Moment, number: int = signal.SIGTERM) -> Iterator[None]:
+    """Send this process a real signal at ``moment`` of the run inside."""
+
+    def send(trainer: Any, batch_idx: int, *, validating: bool) -> None:
+        if (trainer.current_epoch, batch_idx, validating) == moment:
+            os.kill(os.getpid(), number)
+
+    def on_train_batch_start(self: Any, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        send(trainer, batch_idx, validating=False)
+
+    def on_validation_batch_start(
+        self: Any, trainer: Any, module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        send(trainer, batch_idx, validating=True)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(Interruption, "on_train_batch_start", on_train_batch_start)
+    patch.setattr(Interruption, "on_validation_batch_start", on_validation_batch_start)
+    try:
+        yield
+    finally:
+        patch.undo()
+
+
+def interrupted_run(directory: Path, moment: Moment, *overrides: str, resume: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A run that a signal ends at ``moment`` and that is then resumed with the further overrides ``resume``."""
+    with signal_at(moment), pytest.raises(Interrupted) as caught:
+        train(directory, *overrides)
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    return train(directory, *overrides, *resume, "resume=auto")
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """Weights, optimizer, callbacks, figures of every epoch and the final result are equal to the last bit."""
+    for name in ("last.ckpt", "best.ckpt"):
+        one = torch.load(first / "checkpoints" / name, weights_only=True)
+        other = torch.load(second / "checkpoints" / name, weights_only=True)
+        for key in ("state_dict", "optimizer_states", "callbacks", "train_loss", "global_step", "epoch"):
+            assert_equal(one.get(key), other.get(key), f"{name}: {key}")
+    assert (first / "metrics.csv").read_text() == (second / "metrics.csv").read_text()
+
+
+def assert_equal(one: Any, other: Any, where: str) -> None:
+    """Nested plain data and tensors are equal bit for bit."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_equal(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for number, (left, right) in enumerate(zip(one, other, strict=True)):
+            assert_equal(left, right, f"{where}[{number}]")
+    else:
+        assert one == other, where
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of eight images: 18 train and 6 val, so five batches of four or fewer."""
+    from tests.conftest import write_image_folder
+
+    return write_image_folder(tmp_path_factory.mktemp("data") / "images", n=8, size=(40, 40))
+
+
+Train = Callable[..., dict[str, Any]]

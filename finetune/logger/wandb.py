@@ -29,6 +29,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from finetune import redact
 from finetune.logger import wandb_files, wandb_server
 from finetune.logger.flatten import flatten
+from finetune.logger.guard import Guard
 from finetune.logger.run_name import run_name
 from finetune.logger.wandb_history import last_steps
 
@@ -76,7 +77,7 @@ class WandbLogger(LightningWandbLogger):
         self._server_timeout_s, self._finish_timeout_s = server_timeout_s, finish_timeout_s
         self._logged_before: dict[str, int] = {}
         self._step = 0
-        self._lost = False  # the tracker itself broke: nothing more is sent, the training goes on
+        self._guard = Guard("W&B")
         self._exit_status = "failed"  # unless Lightning or the verb says otherwise
 
     @property
@@ -116,7 +117,7 @@ class WandbLogger(LightningWandbLogger):
             )
         )
         complete = self._finish_quietly(run, exit_code=0 if status == "completed" else 1)
-        if not complete or run.settings._offline or self._lost:
+        if not complete or run.settings._offline or self._guard.lost:
             parts = self._directory / "wandb" / f"*run-*-{run.id}"  # one for each time that the run was resumed
             log.warning("W&B: to upload this run later: wandb sync --include-online %s", parts)
 
@@ -138,14 +139,7 @@ class WandbLogger(LightningWandbLogger):
         return cleaned
 
     def _send(self, action: Callable[[Any], object]) -> None:
-        """Run ``action`` on the run; when the tracker breaks, say so once and let the training go on."""
-        if self._lost:
-            return
-        try:
-            action(self.experiment)
-        except Exception as error:  # noqa: BLE001 - whatever a tracker raises must not end a training
-            self._lost = True
-            log.warning("W&B: tracking stops here, the training goes on (%s: %s)", type(error).__name__, error)
+        self._guard.send(lambda: action(self.experiment))
 
     def _finish_quietly(self, run: Any, exit_code: int) -> bool:
         """Close ``run`` and W&B's own process, which only then has written everything; False: not all is uploaded."""

@@ -1,9 +1,9 @@
 """The last step that earlier parts of a W&B run have on disk, so that a resumed run goes on after it.
 
 W&B keeps every record in ``wandb/*-ID/run-ID.wandb``: a seven-byte header, then LevelDB's log format (blocks of
-32 KiB; each chunk a checksum, a length and a type, https://github.com/google/leveldb/blob/main/doc/log_format.md) around
-the protocol buffers of ``wandb.proto``. Offline there is no server to ask, and a killed run's own notes may be newer than
-what reached the disk; the file itself cannot be wrong. Costs a few milliseconds per megabyte, once per resume.
+32 KiB; each chunk a checksum, a length and a type; doc/log_format.md of github.com/google/leveldb) around the protocol
+buffers of ``wandb.proto``. Offline there is no server to ask, and a killed run's own notes may be newer than what
+reached the disk; the file itself cannot be wrong. Costs a few milliseconds per megabyte, once per resume.
 """
 
 from __future__ import annotations

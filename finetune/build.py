@@ -81,13 +81,30 @@ def schedule(cfg: DictConfig, network: Network, max_epochs: int) -> FreezeSchedu
 
 
 def resolve_freeze(cfg: DictConfig, *, pretrained: bool) -> tuple[str, DictConfig]:
-    """What ``freeze=auto`` means here, by name and configuration; any other schedule as it stands."""
+    """What ``freeze=auto`` means here, by name and configuration; any other schedule as it stands, with no name."""
     if "_target_" in cfg:
         return "", cfg
     name = "lp_ft" if pretrained else "none"
-    loaded = OmegaConf.load(CONF_DIR / "freeze" / f"{name}.yaml")
+    return name, _shipped("freeze", name)
+
+
+def resolve_loss(cfg: DictConfig, task: str) -> DictConfig:
+    """What ``loss=auto`` means for this kind of labels; any other loss as it stands.
+
+    Raises:
+        ConfigError: a loss for one class per image, and several are given.
+    """
+    if "_target_" not in cfg:
+        return _shipped("loss", "cross_entropy" if task == "multiclass" else "binary_cross_entropy")
+    if task == "multilabel" and not str(cfg._target_).endswith("BinaryCrossEntropy"):
+        raise ConfigError("this data set has several labels per image; take loss=auto or loss=binary_cross_entropy")
+    return cfg
+
+
+def _shipped(group: str, name: str) -> DictConfig:
+    loaded = OmegaConf.load(CONF_DIR / group / f"{name}.yaml")
     assert isinstance(loaded, DictConfig)
-    return name, loaded
+    return loaded
 
 
 def network_from_checkpoint(checkpoint: Checkpoint) -> Network:

@@ -1,4 +1,7 @@
-"""After the fit: the best weights, evaluated once on val and test, calibrated on val, recorded and reported."""
+"""After the fit: the best weights, evaluated once on val and test, calibrated on val, recorded and reported.
+
+Test images are seen here for the first time, and nothing is chosen by them.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,24 @@ import lightning
 import numpy as np
 import numpy.typing as npt
 import torch
-from omegaconf import DictConfig
 
 from finetune.callback.checkpointing import Checkpointing
 from finetune.checkpoint import PREFIX, read_payload, write_checkpoint
+from finetune.data.dataset import ImageRows
 from finetune.data.module import ImageData
 from finetune.metrics.calibration import fit_temperature
-from finetune.metrics.summary import result as figures_of
+from finetune.metrics.evaluation import Evaluation, evaluate
+from finetune.metrics.multilabel import fit_thresholds
+from finetune.metrics.predictions import Predictions
+from finetune.metrics.probability import sigmoid
 from finetune.model import ImageClassifier
-from finetune.run_directory import RunDirectory
+from finetune.report.curves import Phase
+from finetune.report.gradcam import gradcam
+from finetune.report.subject import Image, Subject
+from finetune.run_directory import RunDirectory, versions
 
 log = logging.getLogger(__name__)
+_SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "map", "f1", "loss", "ece_calibrated")
 
 
 def finish(
@@ -28,59 +38,112 @@ def finish(
     data: ImageData,
     trainer: lightning.Trainer,
     run: RunDirectory,
-    cfg: DictConfig,
+    report: Any,
     seconds: dict[str, float],
-    started: float,
 ) -> dict[str, Any]:
-    """Evaluate ``best.ckpt``, complete it with metrics and temperature, write ``result.json``; gives its content."""
-    evaluated = time.monotonic()
+    """Evaluate ``best.ckpt``, complete it with metrics and temperature, write ``result.json`` and the report.
+
+    ``seconds`` holds what preparing and fitting took; gives the content of ``result.json``.
+    """
+    started = time.monotonic()
     checkpointing = next(callback for callback in trainer.callbacks if isinstance(callback, Checkpointing))
     payload = read_payload(run.best)
     weights = {name: value for name, value in payload["state_dict"].items() if name.startswith(PREFIX)}
     model.network.load_state_dict({name.removeprefix(PREFIX): value for name, value in weights.items()})
-    table = data.table
-    figures: dict[str, dict[str, float]] = {}
-    temperature = 1.0
-    for split in ("val", "test"):
-        rows = table.rows(split)
-        if len(rows) == 0:
-            continue
-        logits_NK, scored = logits(model, data, rows, str(trainer.precision))
-        targets = table.targets[scored]
-        if split == "val":
-            temperature = fit_temperature(logits_NK, targets)
-        figures[split] = figures_of(logits_NK, targets, temperature=temperature)
-    payload["finetune"] |= {"metrics": figures, "temperature": temperature}
+
+    found = {split: score(model, data, split, str(trainer.precision)) for split in ("val", "test")}
+    predictions = calibrated({split: scores for split, scores in found.items() if scores is not None})
+    evaluations = {split: evaluate(of_split) for split, of_split in predictions.items()}
+    val = predictions["val"]
+    figures = {split: evaluation.metrics for split, evaluation in evaluations.items()}
+    thresholds = None if val.thresholds is None else list(val.thresholds)
+    payload["finetune"] |= {"metrics": figures, "temperature": val.temperature, "thresholds": thresholds}
     write_checkpoint(payload, run.best)
-    seconds |= {"evaluate": time.monotonic() - evaluated, "total": time.monotonic() - started}
+
+    last = "test" if "test" in predictions else "val"
+    report.write(run.root, _subject(model, data, predictions[last], evaluations[last], last, checkpointing.monitor))
+    seconds = seconds | {"evaluate": time.monotonic() - started}
     content: dict[str, Any] = {
         "monitor": checkpointing.best,
         **figures,
-        "temperature": temperature,
+        "intervals": {split: evaluation.to_dict()["intervals"] for split, evaluation in evaluations.items()},
+        "temperature": val.temperature,
         "best_checkpoint": str(run.best.relative_to(run.root)),
-        "classes": list(table.classes),
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "classes": list(data.table.classes),
+        "seconds": {name: round(value, 3) for name, value in (seconds | {"total": sum(seconds.values())}).items()},
     }
     run.write_result("completed", **content)
     _say_result(content, run)
     return {"status": "completed", **content}
 
 
-def logits(
-    model: ImageClassifier, data: ImageData, rows: npt.NDArray[np.int64], precision: str
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Logits N K of ``rows`` in the precision of the training, and the rows that could be read, in order."""
+def score(model: ImageClassifier, data: ImageData, split: str, precision: str) -> Predictions | None:
+    """Plain scores of a split's readable images in the precision of the training; None where there are no images."""
+    rows = data.table.rows(split)
+    if len(rows) == 0:
+        return None
     model.eval()
     device = next(model.network.parameters()).device
     half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision.startswith("bf16"))
-    found: list[torch.Tensor] = []
+    logits: list[torch.Tensor] = []
     scored: list[torch.Tensor] = []
     with torch.inference_mode(), half:
         for batch in data.evaluation_loader(rows):
             if len(batch.indices):
-                found.append(model(batch.inputs.to(device)).float().cpu())
+                logits.append(model(batch.inputs.to(device)).float().cpu())
                 scored.append(batch.indices)
-    return torch.cat(found).numpy(), torch.cat(scored).numpy()
+    readable = torch.cat(scored).numpy()
+    paths = tuple(data.table.relative(int(row)) for row in readable)
+    return Predictions(paths, torch.cat(logits).numpy(), data.table.targets[readable], data.table.classes)
+
+
+def calibrated(found: dict[str, Predictions]) -> dict[str, Predictions]:
+    """Every split with the temperature (and, for multi-label, the thresholds) that fit val."""
+    val = found["val"]
+    temperature = fit_temperature(val.logits_NK, val.targets)
+    thresholds = None
+    if val.is_multilabel:
+        thresholds = tuple(fit_thresholds(sigmoid(val.logits_NK, temperature=temperature), val.targets))
+    return {
+        split: Predictions(of.paths, of.logits_NK, of.targets, of.classes, temperature, thresholds)
+        for split, of in found.items()
+    }
+
+
+def _subject(
+    model: ImageClassifier, data: ImageData, predictions: Predictions, evaluation: Evaluation, split: str, monitor: str
+) -> Subject:
+    """What the report is about; images are read again when the page asks for them."""
+    rows = {data.table.relative(int(row)): int(row) for row in data.table.rows(split)}
+    images = ImageRows(data.table, data.preprocessing, None, data.seed)
+
+    def read(position: int) -> Image:
+        image_CHW = images[0, rows[predictions.paths[position]]].image_CHW
+        assert image_CHW is not None, "it was read when it was scored"
+        pixels: npt.NDArray[np.uint8] = image_CHW.permute(1, 2, 0).numpy()
+        return pixels
+
+    def maps(shown: list[Image], class_numbers: list[int]) -> npt.NDArray[np.float32] | None:
+        device = next(model.network.parameters()).device
+        images_BCHW = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).to(device)
+        return gradcam(model.network, data.preprocessing.normalize(images_BCHW), class_numbers)
+
+    phases = tuple(Phase(phase.start, phase.end, _label(phase.stages)) for phase in model.schedule.phases)
+    return Subject(
+        title=data.table.root.name,
+        split=split,
+        predictions=predictions,
+        evaluation=evaluation,
+        read=read,
+        maps=maps,
+        phases=phases,
+        monitor=monitor,
+        versions=versions(),
+    )
+
+
+def _label(stages: tuple[str, ...]) -> str:
+    return ", ".join(stages) if len(stages) <= 3 else f"{stages[0]} ... {stages[-1]}"
 
 
 def _say_result(content: dict[str, Any], run: RunDirectory) -> None:
@@ -88,8 +151,9 @@ def _say_result(content: dict[str, Any], run: RunDirectory) -> None:
     log.info("best      %s %.4f in epoch %d", monitor["name"], monitor["value"], monitor["epoch"] + 1)
     for split in ("val", "test"):
         if split in content:
-            shown = ("accuracy", "balanced_accuracy", "macro_f1", "map", "f1", "loss")
-            named = "  ".join(f"{name} {content[split][name]:.4f}" for name in shown if name in content[split])
+            named = "  ".join(f"{name} {content[split][name]:.4f}" for name in _SHOWN if name in content[split])
             log.info("%-9s %s", split, named)
     log.info("time      %.1f s", content["seconds"]["total"])
     log.info("run       %s", run.root)
+    if run.report.exists():
+        log.info("report    %s", run.report)

@@ -97,7 +97,7 @@ def _train(
         parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=resume_from, weights_only=True)
         fitted = time.monotonic()
         seconds = {"prepare": prepared - started, "fit": fitted - prepared}
-        return finish.finish(parts.model, parts.data, parts.trainer, run, cfg, seconds, started)
+        return finish.finish(parts.model, parts.data, parts.trainer, run, build.part(cfg.report), seconds)
 
 
 def assemble(
@@ -132,7 +132,7 @@ def assemble(
         schedule,
         build.part(cfg.optimizer),
         build.part(cfg.scheduler),
-        build.part(cfg.loss, torch.from_numpy(table.counts("train"))),
+        build.part(build.resolve_loss(cfg.loss, table.task), torch.from_numpy(table.counts("train"))),
         _mix(transform, len(table.classes)),
         backbone.preprocessing,
         epoch_metrics(table.task, len(table.classes)),

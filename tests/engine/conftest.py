@@ -29,7 +29,7 @@ TINY = (
     "trainer.precision=32-true",
     "trainer=cpu",
     "logger=csv",
-     
+    "report=none",
 )
 
 

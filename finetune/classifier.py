@@ -59,7 +59,7 @@ class Classifier:
         """Open a checkpoint or an exported directory. Raises ``CheckpointError``."""
         from finetune.opening import open_runtime
 
-        return cls(open_runtime(Path(path), device=device))
+        return cls(open_runtime(path, device=device))
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ def check(cfg: DictConfig, defaults: DictConfig) -> list[ConfigError]:
     """
     problems = [ConfigError(missing_message(key)) for key in sorted(OmegaConf.missing_keys(cfg))]
     for path, node in parts(cfg):
-        problems.extend(_check_part(path, node))
+        problems.extend(_check_part(path, node, _select(defaults, path)))
     part_paths = tuple(path for path, node in parts(cfg) if _signature_of(node["_target_"]) is not None)
     for key, value in flatten(cfg):
         inside_part = any(key == path or key.startswith(f"{path}.") for path in part_paths)
@@ -98,7 +98,8 @@ def nearest(word: str, words: list[str]) -> str:
     return f"known are {', '.join(words)}" if len(words) <= 20 else "--help lists what there is"
 
 
-def _check_part(path: str, node: DictConfig) -> list[ConfigError]:
+def _check_part(path: str, node: DictConfig, shipped: Any) -> list[ConfigError]:
+    """A key that the verb's own YAML adds to the part (``data.split`` of evaluate) is the verb's to check."""
     target = node["_target_"]
     signature = _signature_of(target)
     if signature is None:
@@ -106,6 +107,8 @@ def _check_part(path: str, node: DictConfig) -> list[ConfigError]:
     problems: list[ConfigError] = []
     keys = [str(key) for key in node if not str(key).startswith("_")]
     for key in keys:
+        if key not in signature and isinstance(shipped, DictConfig) and key in shipped:
+            continue
         if key not in signature:
             problems.append(ConfigError(f"{path}.{key} is unknown; {nearest(key, sorted(signature))}"))
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 from finetune.errors import CheckpointError
 from finetune.exporter.artefact import METADATA, Description, Runtime
@@ -16,9 +17,15 @@ from finetune.exporter.artefact import METADATA, Description, Runtime
 _EXPORTERS = Path(__file__).parent / "exporter"
 
 
-def open_runtime(path: Path, *, device: str = "auto") -> Runtime:
-    """A runtime for a .ckpt file, an exported directory or the model file inside of one. Raises ``CheckpointError``."""
-    path = path.expanduser()
+def open_runtime(ckpt: str | Path, *, device: str = "auto") -> Runtime:
+    """A runtime for a .ckpt file (or its http address), an exported directory or the model file inside of one.
+
+    Raises:
+        CheckpointError: not there, damaged, or of a kind that is not opened.
+    """
+    from finetune.download import local_copy
+
+    path = local_copy(str(ckpt)).expanduser()
     if path.suffix == ".pt2":
         raise CheckpointError(
             f"ckpt={path}: opening a .pt2 file can execute code that is hidden in it, so it is written and never read "
@@ -35,6 +42,15 @@ def open_runtime(path: Path, *, device: str = "auto") -> Runtime:
     if path.suffix != ".ckpt" and path.is_file() and (path.parent / METADATA).is_file():
         return _open_artefact(path.parent)
     return _open_checkpoint(path, device)
+
+
+def training_config(ckpt: str) -> dict[str, Any]:
+    """The configuration that a checkpoint's run was made with; empty for an artefact, which carries none."""
+    from finetune.checkpoint import read_checkpoint
+    from finetune.download import local_copy
+
+    path = local_copy(ckpt).expanduser()
+    return read_checkpoint(path).config if path.suffix == ".ckpt" else {}
 
 
 def _open_checkpoint(path: Path, device: str) -> Runtime:

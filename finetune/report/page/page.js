@@ -18,7 +18,7 @@
       const image = element("img");
       image.src = data.pictures[key];
       image.alt = `${what} ${path}`;
-      image.loading = "lazy";
+      image.decoding = "async";
       images.append(image);
     }
     const caption = element("figcaption");

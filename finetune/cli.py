@@ -185,7 +185,7 @@ def _data_problems(cfg: DictConfig) -> list[FinetuneError]:
     """What a glance at the data set shows, so that it is reported together with everything else."""
     if "data" not in cfg or OmegaConf.is_missing(cfg.data, "path"):
         return []
-    if cfg.data._target_ != "finetune.data.folder.FolderData":
+    if cfg.data.get("_target_") != "finetune.data.folder.FolderData":
         return []
     from finetune.data import folder
 

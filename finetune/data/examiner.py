@@ -1,0 +1,60 @@
+"""The process behind ``examiners.py``: paths in, records out, over stdin and stdout; nothing for users to call.
+
+A message is its length (4 bytes) and its bytes. A request is a run of paths separated by NUL; each is answered on its
+own with the record's bytes and its texts separated by NUL. Address space is limited, so that a bomb that hides its size
+becomes a verdict instead of taking the machine's memory.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from typing import BinaryIO
+
+_MAX_ADDRESS_SPACE = 4 << 30
+
+
+def send(stream: BinaryIO, message: bytes) -> None:
+    """Write one message."""
+    stream.write(struct.pack("<I", len(message)) + message)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> bytes | None:
+    """Read one message; None when the other side is gone."""
+    head = stream.read(4)
+    if len(head) < 4:
+        return None
+    (length,) = struct.unpack("<I", head)
+    message = stream.read(length)
+    return message if len(message) == length else None
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = _MAX_ADDRESS_SPACE if hard == resource.RLIM_INFINITY else min(_MAX_ADDRESS_SPACE, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    from finetune.data.verdict import examine_file
+
+    inbox, outbox = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a decoder library that prints must not disturb the answers
+    _limit_memory()
+    send(outbox, b"ready")
+    while (request := receive(inbox)) is not None:
+        for path in request.split(b"\0"):
+            record, texts = examine_file(os.fsdecode(path))
+            joined = "\0".join(text.replace("\0", " ") for text in texts)
+            send(outbox, record.tobytes() + joined.encode("utf-8", "surrogateescape"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""What was found in a data set, as plain data: for the terminal, ``data_report.json`` and the HTML page.
+
+``problems`` are what training refuses; ``warnings`` what a person should look at; ``unreadable`` names every file that
+will not be used, with the reason. Long lists are cut in the JSON file at ``MAX_LISTED``, with their full length beside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune.data.table import SPLITS, Table
+
+MAX_LISTED = 1000
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows that show the same: byte for byte (``exact``) or to the eye."""
+
+    row: int
+    other: int
+    exact: bool
+    across: bool
+    """In different splits."""
+    relabelled: bool
+    """With different labels."""
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The findings on ``table``, which still has every file; ``clean`` leaves out the unreadable ones."""
+
+    table: Table
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    unreadable: dict[int, str]
+    """Row to reason."""
+    suspect: dict[int, str]
+    """Row to damage; these files are used."""
+    notes: dict[str, int]
+    """How values were scaled or composited, and in how many files."""
+    pairs: tuple[Pair, ...]
+    formats: dict[str, int]
+    modes: dict[str, int]
+    orientations: dict[str, int]
+    heights: npt.NDArray[np.int32]
+    widths: npt.NDArray[np.int32]
+    seconds: float
+    cached: int
+    """Files whose verdict was known already."""
+    advice: tuple[str, ...] = field(default=())
+
+    def clean(self) -> Table:
+        """The table to train on: unreadable files left out, hashes filled in."""
+        if not self.unreadable:
+            return self.table
+        keep = np.ones(len(self.table), dtype=np.bool_)
+        keep[list(self.unreadable)] = False
+        return self.table.select(np.flatnonzero(keep))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, texts and numbers; names that are not UTF-8 are escaped."""
+        table = self.table
+        across = [pair for pair in self.pairs if pair.across]
+        sides = np.stack([self.heights, self.widths])[:, self.heights > 0]
+        return {
+            "path": printable(str(table.root)),
+            "layout": table.source.layout,
+            "task": table.task,
+            "classes": [printable(name) for name in table.classes],
+            "images": len(table),
+            "splits": {split: self.per_class(split) for split in SPLITS},
+            "problems": list(self.problems),
+            "warnings": list(self.warnings),
+            "ignored": table.source.ignored,
+            "unreadable": self._listed(self.unreadable),
+            "num_unreadable": len(self.unreadable),
+            "suspect": self._listed(self.suspect),
+            "num_suspect": len(self.suspect),
+            "duplicates": {
+                "exact": sum(pair.exact for pair in self.pairs),
+                "near": sum(not pair.exact for pair in self.pairs),
+                "exact_across_splits": sum(pair.exact for pair in across),
+                "near_across_splits": sum(not pair.exact for pair in across),
+                "with_different_labels": sum(pair.relabelled for pair in self.pairs),
+                "pairs": [self._pair(pair) for pair in self.pairs[:MAX_LISTED]],
+            },
+            "formats": self.formats,
+            "modes": self.modes,
+            "orientations": self.orientations,
+            "converted": self.notes,
+            "size": {name: summary(side) for name, side in zip(("height", "width"), sides, strict=True)},
+            "seconds": round(self.seconds, 3),
+            "cached": self.cached,
+        }
+
+    def per_class(self, split: str) -> dict[str, int]:
+        """Usable images of each class in a split."""
+        counts = self.clean().counts(split)
+        return {printable(name): int(count) for name, count in zip(self.table.classes, counts, strict=True)}
+
+    def _listed(self, texts: dict[int, str]) -> list[dict[str, str]]:
+        shown = list(texts.items())[:MAX_LISTED]
+        return [{"path": printable(self.table.relative(row)), "reason": printable(text)} for row, text in shown]
+
+    def _pair(self, pair: Pair) -> dict[str, Any]:
+        return {
+            "path": printable(self.table.relative(pair.row)),
+            "other": printable(self.table.relative(pair.other)),
+            "kind": "exact" if pair.exact else "near",
+            "splits": [SPLITS[self.table.split[row]] for row in (pair.row, pair.other)],
+            "labels": [printable(self.table.label(row)) for row in (pair.row, pair.other)],
+        }
+
+
+def printable(text: str) -> str:
+    """The text with bytes that are no UTF-8 written as escapes, for files and screens that must be UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def summary(values: npt.NDArray[np.int32]) -> dict[str, float]:
+    """Smallest, median and largest, in pixels."""
+    if not len(values):
+        return {}
+    return {"min": int(values.min()), "median": float(np.median(values)), "max": int(values.max())}

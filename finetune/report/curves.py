@@ -1,4 +1,7 @@
-"""Training curves: loss, monitor and learning rate over epochs, with the freeze phases shaded behind them."""
+"""Training curves: loss, monitor and learning rate over epochs, with the freeze phases shaded behind them.
+
+metrics.csv counts epochs from 0; the page, like the terminal, counts from 1.
+"""
 
 from __future__ import annotations
 
@@ -55,16 +58,16 @@ def _panel(
 
     for number, phase in enumerate(phases):
         if number % 2 == 0:
-            axes.axvspan(phase.start - 0.5, phase.end - 0.5, color=MUTED, alpha=0.12, linewidth=0)
+            axes.axvspan(phase.start + 0.5, phase.end + 0.5, color=MUTED, alpha=0.12, linewidth=0)
         if label_phases and len(phases) > 1:
             place: dict[str, Any] = {"rotation": 90, "va": "bottom", "ha": "left", "fontsize": 7, "color": MUTED}
-            axes.text(phase.start - 0.4, 0.02, phase.label, transform=axes.get_xaxis_transform(), **place)
+            axes.text(phase.start + 0.6, 0.02, phase.label, transform=axes.get_xaxis_transform(), **place)
     for name, colour in zip(columns, SERIES, strict=False):
-        points = [(row["epoch"], row[name]) for row in history if name in row]
+        points = [(row["epoch"] + 1, row[name]) for row in history if name in row]
         marker = "o" if len(points) < 25 else None
         axes.plot(*zip(*points, strict=True), color=colour, label=name, marker=marker, markersize=3)
     axes.set_xlabel("epoch")
-    axes.set_xlim(-0.5, max(row["epoch"] for row in history) + 0.5)
+    axes.set_xlim(0.5, max(row["epoch"] for row in history) + 1.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(columns) > 1:
         axes.legend()

@@ -34,6 +34,7 @@ FORMATS = (
     *("PPM", "ICO", "PCX", "SGI", "QOI", "DDS"),
 )
 """Pillow plugins that are tried; left out on purpose: EPS and PDF (run other programs), formats without a signature."""
+_PNG_END = b"IEND\xaeB`\x82"
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
@@ -120,31 +121,45 @@ def _decode_jpeg(
     _check_pixels(name, height, width, max_pixels)
     if data.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise ImageError(name, f"has more than {MAX_JPEG_SCANS} JPEG scans: a decompression bomb")
-    if colorspace in ("CMYK", "YCCK"):
-        return _decode_other(name, data, background, max_pixels)
-    wanted = min_size_px if min_size_px is not None and min(height, width) > min_size_px else 0
+    inks = colorspace in ("CMYK", "YCCK")
+    # four inks become RGB in Pillow; here their scan is only checked, at the lowest resolution
+    wanted = 1 if inks else min_size_px if min_size_px is not None and min(height, width) > min_size_px else 0
+    target = "CMYK" if inks else "RGB"
     damage: list[str] = []
     try:
-        image_HWC = simplejpeg.decode_jpeg(data, "RGB", min_height=wanted, min_width=wanted, strict=True)
+        image_HWC = simplejpeg.decode_jpeg(data, target, min_height=wanted, min_width=wanted, strict=True)
     except ValueError as error:
-        damage.append(_jpeg_damage(name, data, str(error), wanted))
-        image_HWC = simplejpeg.decode_jpeg(data, "RGB", min_height=wanted, min_width=wanted, strict=False)
+        damage.append(_jpeg_damage(name, data, str(error), target))
+        if not inks:
+            image_HWC = simplejpeg.decode_jpeg(data, "RGB", min_height=wanted, min_width=wanted, strict=False)
+    damage.extend(_after_end(data, b"\xff\xd9") if not damage else [])
+    if inks:
+        return _decode_other(name, data, background, max_pixels)._replace(damage=tuple(damage))
     orientation = orientation_of_jpeg(data)
     size = (width, height) if orientation >= 5 else (height, width)
     mode = "L" if colorspace == "Gray" else "RGB"
     return Decoded(upright(image_HWC, orientation), "JPEG", mode, size, orientation, (), tuple(damage))
 
 
-def _jpeg_damage(name: str, data: bytes, reason: str, wanted: int) -> str:
+def _jpeg_damage(name: str, data: bytes, reason: str, target: str) -> str:
     """What is wrong with a JPEG that strict decoding refused; raises when a part of the picture is missing."""
     if "Premature end of JPEG file" not in reason:
         return f"damaged JPEG scan ({reason})"
     try:
-        simplejpeg.decode_jpeg(data + b"\xff\xd9", "RGB", min_height=wanted, min_width=wanted, strict=True)
+        simplejpeg.decode_jpeg(data + b"\xff\xd9", target, min_height=1, min_width=1, strict=True)
     except ValueError as error:
         reason = f"the JPEG file is cut off after {len(data):,} bytes: a part of the picture is missing"
         raise ImageError(name, reason) from error
     return "the JPEG file lacks its end marker; the picture is whole"
+
+
+def _after_end(data: bytes, end: bytes) -> list[str]:
+    """Bytes behind the last end marker (padding, appended files), as damage."""
+    if data.endswith(end):
+        return []
+    if end not in data:
+        return ["the end marker is missing"]
+    return [f"{len(data) - data.rfind(end) - len(end):,} bytes follow the end of the image"]
 
 
 def _decode_other(name: str, data: bytes, background: tuple[int, int, int], max_pixels: int) -> Decoded:
@@ -154,11 +169,12 @@ def _decode_other(name: str, data: bytes, background: tuple[int, int, int], max_
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_pixels(name, image.height, image.width, max_pixels)
         orientation = _orientation(image)
-    mode = image.mode
+    mode, kind = image.mode, image.format or "HEIF"
     pixels = to_rgb(image, background)
+    del image  # the decoder's copy goes before the turned one is made
     image_HWC = upright(pixels.image_HWC, orientation)
-    height, width = image_HWC.shape[:2]
-    return Decoded(image_HWC, image.format or "HEIF", mode, (height, width), orientation, pixels.notes, ())
+    damage = tuple(_after_end(data, _PNG_END)) if kind == "PNG" else ()
+    return Decoded(image_HWC, kind, mode, (image_HWC.shape[0], image_HWC.shape[1]), orientation, pixels.notes, damage)
 
 
 def _open_heif(name: str, data: bytes, max_pixels: int) -> Image.Image:

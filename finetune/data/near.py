@@ -1,8 +1,8 @@
 """Near duplicates: the same picture resized, recompressed or cropped a little, found among any number of others.
 
 An image's likeness is 30 numbers: the 3 x 3 lowest frequencies of each colour channel of its 16 x 16 average, as shares
-of its contrast, and its mean colour. Two images closer than ``RADIUS`` are near duplicates. Measured on 260 drawings and
-300 synthetic photographs: half size, JPEG quality 60 or 30 and a crop of 1% a side are found in all cases, 2% a side in
+of its contrast, and its mean colour. Two closer than ``RADIUS`` are near duplicates. Measured on 260 drawings and 300
+synthetic photographs: half size, JPEG quality 60 or 30 and a crop of 1% a side are found in all cases, 2% a side in
 72% of the drawings and all photographs; no two unlike photographs are confused. Mirrored and rotated copies are not
 sought. Neighbours come from SciPy's k-d tree, at most two a picture, so that 100,000 frames of one video cost no more
 than as many photographs (6 s on two cores).

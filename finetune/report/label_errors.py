@@ -6,6 +6,8 @@ out-of-fold predictions, never train's. Look before you relabel. Costs milliseco
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 
@@ -38,7 +40,9 @@ def label_errors(predictions: Predictions) -> list[int]:
     shares_NK = probabilities_NK[:, present] + 1e-12
     shares_NK /= shares_NK.sum(axis=1, keepdims=True)
     numbers_N = np.searchsorted(present, targets_N)
-    found = find_label_issues(numbers_N, shares_NK, return_indices_ranked_by="self_confidence", n_jobs=1)
+    with warnings.catch_warnings():  # with one image of a class there is nothing to suspect, and nothing to say
+        warnings.filterwarnings("ignore", message="May not flag all label issues", category=UserWarning)
+        found = find_label_issues(numbers_N, shares_NK, return_indices_ranked_by="self_confidence", n_jobs=1)
     return [int(row) for row in rows_N[np.asarray(found, dtype=np.int64)]]
 
 

@@ -6,7 +6,7 @@ will not be used, with the reason. Long lists are cut in the JSON file at ``MAX_
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,6 @@ class DataReport:
     seconds: float
     cached: int
     """Files whose verdict was known already."""
-    advice: tuple[str, ...] = field(default=())
 
     def clean(self) -> Table:
         """The table to train on: unreadable files left out, hashes filled in."""
@@ -97,6 +96,21 @@ class DataReport:
             "seconds": round(self.seconds, 3),
             "cached": self.cached,
         }
+
+    def lines(self) -> list[str]:
+        """For the terminal: what is there, then what is wrong, the worst first."""
+        counts = {split: int((self.clean().split == number).sum()) for number, split in enumerate(SPLITS)}
+        images = ", ".join(f"{count:,} {split}" for split, count in counts.items() if count)
+        classes = [printable(name) for name in self.table.classes]
+        more = f", ... {len(classes) - 10} more" if len(classes) > 10 else ""
+        known = f" ({self.cached:,} verdicts remembered)" if self.cached else ""
+        return [
+            f"data      {printable(str(self.table.root))}: {self.table.source.layout}",
+            f"images    {images}",
+            f"classes   {len(classes)}: {', '.join(classes[:10])}{more}",
+            f"examined  {len(self.table):,} files in {self.seconds:.1f} s{known}",
+            *(f"warning   {text}" for text in self.warnings),
+        ]
 
     def per_class(self, split: str) -> dict[str, int]:
         """Usable images of each class in a split."""

@@ -28,12 +28,7 @@ def images_of(cfg: DictConfig, checkpoint: Checkpoint) -> Table:
     node = dict(checkpoint.config.get("data", {}))
     advice = "give data.path=DIR with images of the same classes, or parity=false to go without the comparison"
     if cfg.data.path is not None:
-        node = {"_target_": "finetune.data.folder.FolderData", "class_from": node.get("class_from", "top")} | {
-            key: node[key] for key in ("val_fraction", "test_fraction", "split_by") if key in node
-        }
-        node["path"] = str(cfg.data.path)
-        if node.get("split_by") is None:
-            node.pop("split_by", None)
+        node = {"_target_": "finetune.data.folder.FolderData", **node, "path": str(cfg.data.path), "split_file": None}
     elif not node.get("path"):
         raise DataError(f"ckpt={cfg.ckpt} does not say which images it was validated on; {advice}")
     else:

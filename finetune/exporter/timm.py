@@ -1,4 +1,4 @@
-"""A directory that timm opens alone, with classes and preprocessing: ``create_model("local-dir:DIR", pretrained=True)``.
+"""A directory that timm opens alone, classes included: ``create_model("local-dir:DIR", pretrained=True)``.
 
 When to use: to hand the model to anyone with timm, its validate.py and inference.py, or the Hugging Face hub. The head
 must be one linear layer, because timm's architectures end in one; calibration stays in metadata.json, since timm has no

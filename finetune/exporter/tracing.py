@@ -16,7 +16,7 @@ _CHATTY = ("timm", "onnxscript", "onnx_ir", "torch.onnx", "torch.export")
 
 
 def example(description: Description) -> Tensor:
-    """Two images, since tracing treats a batch of one as a constant; random, so that a check on them means something."""
+    """Two images, since tracing treats a batch of one as a constant; random, so that checks mean something."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(2, 3, *description.preprocessing.size, generator=generator)
 

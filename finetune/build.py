@@ -24,7 +24,7 @@ from finetune.stages import divide
 from finetune.types import Backbone
 
 FOREIGN_TARGETS = frozenset({"lightning.pytorch.Trainer"})
-GROUPS = ("backbone", "callback", "data", "exporter", "freeze", "head", "logger", "loss", "optimizer", "report", "scheduler",
+GROUPS = ("backbone", "cache", "callback", "data", "exporter", "freeze", "head", "logger", "loss", "optimizer", "report", "scheduler",
           "transform")  # fmt: skip
 
 

@@ -12,13 +12,20 @@ def data_lines(table: Table) -> list[str]:
     counts = {split: len(table.rows(split)) for split in SPLITS}
     images = ", ".join(f"{count:,} {split}" for split, count in counts.items() if count)
     shown = ", ".join(table.classes[:10]) + (f", ... {len(table.classes) - 10} more" if len(table.classes) > 10 else "")
-    return [f"data      {table.root}: {table.source.layout}", f"images    {images}", f"classes   {len(table.classes)}: {shown}"]
+    return [
+        f"data      {table.root}: {table.source.layout}",
+        f"images    {images}",
+        f"classes   {len(table.classes)}: {shown}",
+    ]
 
 
 def network_lines(network: Network, name: str, weights: str, head: str) -> list[str]:
     """Architecture and origin of the weights."""
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    return [f"backbone  {name}, {weights or 'random weights (from scratch)'}; {millions:.1f} M parameters", f"head      {head}"]
+    return [
+        f"backbone  {name}, {weights or 'random weights (from scratch)'}; {millions:.1f} M parameters",
+        f"head      {head}",
+    ]
 
 
 def schedule_lines(network: Network, schedule: FreezeSchedule, name: str) -> list[str]:

@@ -9,7 +9,6 @@ import logging
 import time
 from typing import Any
 
-import lightning
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -36,7 +35,8 @@ _SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "map", "f1", "loss", "ece
 def finish(
     model: ImageClassifier,
     data: ImageData,
-    trainer: lightning.Trainer,
+    precision: str,
+    checkpointing: Checkpointing,
     run: RunDirectory,
     report: Any,
     seconds: dict[str, float],
@@ -46,12 +46,12 @@ def finish(
     ``seconds`` holds what preparing and fitting took; gives the content of ``result.json``.
     """
     started = time.monotonic()
-    checkpointing = next(callback for callback in trainer.callbacks if isinstance(callback, Checkpointing))
     payload = read_payload(run.best)
     weights = {name: value for name, value in payload["state_dict"].items() if name.startswith(PREFIX)}
     model.network.load_state_dict({name.removeprefix(PREFIX): value for name, value in weights.items()})
 
-    found = {split: score(model, data, split, str(trainer.precision)) for split in ("val", "test")}
+    epoch = int(checkpointing.best["epoch"])
+    found = {split: score(model, data, split, precision, epoch) for split in ("val", "test")}
     predictions = calibrated({split: scores for split, scores in found.items() if scores is not None})
     evaluations = {split: evaluate(of_split) for split, of_split in predictions.items()}
     val = predictions["val"]
@@ -77,8 +77,11 @@ def finish(
     return {"status": "completed", **content}
 
 
-def score(model: ImageClassifier, data: ImageData, split: str, precision: str) -> Predictions | None:
-    """Plain scores of a split's readable images in the precision of the training; None where there are no images."""
+def score(model: ImageClassifier, data: ImageData, split: str, precision: str, epoch: int) -> Predictions | None:
+    """Plain scores of a split's readable images by the weights of ``epoch``, in the precision of the training.
+
+    None where the split has no images.
+    """
     rows = data.table.rows(split)
     if len(rows) == 0:
         return None
@@ -88,9 +91,11 @@ def score(model: ImageClassifier, data: ImageData, split: str, precision: str) -
     logits: list[torch.Tensor] = []
     scored: list[torch.Tensor] = []
     with torch.inference_mode(), half:
-        for batch in data.evaluation_loader(rows):
+        for batch in data.evaluation_loader(rows, lambda: epoch):
             if len(batch.indices):
-                logits.append(model(batch.inputs.to(device)).float().cpu())
+                inputs = batch.inputs.to(device)
+                logits_BK = model.from_stored(inputs, epoch) if batch.is_features else model(inputs)
+                logits.append(logits_BK.float().cpu())
                 scored.append(batch.indices)
     readable = torch.cat(scored).numpy()
     paths = tuple(data.table.relative(int(row)) for row in readable)

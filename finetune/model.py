@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
+from finetune.cache.features import FeatureReuse
 from finetune.freeze.schedule import FreezeSchedule
 from finetune.network import Network
 from finetune.optimizer.groups import Group, parameter_groups
@@ -78,10 +79,22 @@ class ImageClassifier(lightning.LightningModule):
         self.card = card
         self.seed = seed
         self.anchor = _anchor(network) if schedule.l2_sp else {}
+        self.reuse: FeatureReuse | None = None
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """uint8 images B C H W of the network's size to logits B K."""
         logits_BK: Tensor = self.network(self._normalize(images_BCHW))
+        return logits_BK
+
+    def from_stored(self, activations: Tensor, epoch: int) -> Tensor:
+        """Stored activations of ``epoch`` (B first) to logits B K; the head computes in float32."""
+        assert self.reuse is not None
+        rest = self.reuse.rest(epoch)
+        if rest is not None:
+            rest.training = self.network.backbone.training
+            activations = rest(activations.contiguous(memory_format=_format(activations)))
+        with torch.autocast(activations.device.type, enabled=False):
+            logits_BK: Tensor = self.network.head(activations.float())
         return logits_BK
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -172,10 +185,7 @@ class ImageClassifier(lightning.LightningModule):
             self.anchor = checkpoint["anchor"]
 
     def _logits(self, batch: Batch) -> Tensor:
-        if batch.is_features:
-            logits_BK: Tensor = self.network.head(batch.inputs)
-            return logits_BK
-        return self(batch.inputs)
+        return self.from_stored(batch.inputs, self.current_epoch) if batch.is_features else self(batch.inputs)
 
     def _normalize(self, images_BCHW: Tensor) -> Tensor:
         return self.preprocessing.normalize(images_BCHW).contiguous(memory_format=torch.channels_last)
@@ -189,6 +199,10 @@ class ImageClassifier(lightning.LightningModule):
         ]
         zero = torch.zeros((), device=self.device)
         return 0.5 * self.schedule.l2_sp * torch.stack(terms).sum() if terms else zero
+
+
+def _format(activations: Tensor) -> torch.memory_format:
+    return torch.channels_last if activations.ndim == 4 else torch.contiguous_format
 
 
 def _anchor(network: Network) -> dict[str, Tensor]:

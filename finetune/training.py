@@ -8,20 +8,23 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import lightning
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from finetune import build, describe, finish
+from finetune.cache.features import FeatureCache, FeatureReuse
 from finetune.callback.checkpointing import Checkpointing, SealedCheckpointIO
 from finetune.callback.ema import EMA
 from finetune.callback.finite import FiniteNumbers
 from finetune.callback.interruption import Interruption
 from finetune.callback.progress import progress
+from finetune.callback.tracking import Tracking
 from finetune.checkpoint import describe as describe_model
 from finetune.checkpoint import newest_whole, read_payload, sweep_litter
 from finetune.cli import Interrupted
@@ -34,6 +37,7 @@ from finetune.model import ImageClassifier
 from finetune.network import Network
 from finetune.run_directory import RunDirectory, versions
 from finetune.transform.mix import Mix
+from finetune.transform.none import NoAugmentation
 
 log = logging.getLogger(__name__)
 Result = dict[str, Any]
@@ -79,7 +83,8 @@ def train(cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str]) -> Res
         log.info("interrupted; continue with: hydra.run.dir=%s resume=auto", run.root)
         raise
     except BaseException as error:
-        run.write_result("failed", error=f"{type(error).__name__}: {error}", seconds={"total": time.monotonic() - started})
+        reason = f"{type(error).__name__}: {error}"
+        run.write_result("failed", error=reason, seconds={"total": time.monotonic() - started})
         raise
     finally:
         for logger in loggers:
@@ -97,7 +102,10 @@ def _train(
         parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=resume_from, weights_only=True)
         fitted = time.monotonic()
         seconds = {"prepare": prepared - started, "fit": fitted - prepared}
-        return finish.finish(parts.model, parts.data, parts.trainer, run, build.part(cfg.report), seconds)
+        checkpointing = parts.interruption.checkpointing
+        return finish.finish(
+            parts.model, parts.data, precision_of(cfg), checkpointing, run, build.part(cfg.report), seconds
+        )
 
 
 def assemble(
@@ -140,6 +148,7 @@ def assemble(
         cfg.seed,
     )
     data = ImageData(table, backbone.preprocessing, transform, options, cfg.seed)
+    model.reuse = data.reuse = feature_reuse(cfg, model, data)
     check_disk(run, network)
     loggers.extend(build.part(node, run.root, config) for node in cfg.logger.values())
     callbacks, interruption = make_callbacks(cfg, run, table)
@@ -163,18 +172,44 @@ def load_data(cfg: DictConfig, run: RunDirectory, resume_from: Path | None) -> t
     return table, source.options
 
 
+def feature_reuse(cfg: DictConfig, model: ImageClassifier, data: ImageData) -> FeatureReuse | None:
+    """The stored activations of this run's frozen phases, or None with ``cache=none``."""
+    cache = build.part(cfg.cache)
+    if not isinstance(cache, FeatureCache):
+        return None
+    plain = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in ("backbone", "transform")}
+    return FeatureReuse(
+        cache,
+        model.network,
+        model.schedule,
+        data.preprocessing,
+        data.image_source(),
+        {**plain, "seed": cfg.seed},
+        torch.bfloat16 if precision_of(cfg).startswith("bf16") else torch.float32,
+        augments=not isinstance(data.transform, NoAugmentation),
+    )
+
+
+def precision_of(cfg: DictConfig) -> str:
+    """The precision as given, or what ``auto`` means on this machine."""
+    return fast_precision(cfg.trainer.accelerator) if cfg.trainer.precision == "auto" else str(cfg.trainer.precision)
+
+
 def make_callbacks(cfg: DictConfig, run: RunDirectory, table: Table) -> tuple[list[Callback], Interruption]:
     """The user's callbacks and ours, in the order in which they must act at the end of a step."""
-    mode = "min" if cfg.monitor.endswith(("loss", "ece")) else "max"
+    mode: Literal["min", "max"] = "min" if cfg.monitor.endswith(("loss", "ece")) else "max"
     chosen: list[Callback] = []
     for node in cfg.callback.values():
         takes_monitor = str(node._target_).endswith("EarlyStopping")
         chosen.append(build.part(node, cfg.monitor, mode) if takes_monitor else build.part(node))
     average = next((callback for callback in chosen if isinstance(callback, EMA)), None)
-    checkpointing = Checkpointing(run, cfg.monitor, mode, cfg.checkpoint_every_n_steps, average)
+    checkpointing = Checkpointing(
+        run, cfg.monitor, mode, cfg.checkpoint_every_n_steps, cfg.checkpoint_min_interval_s, average
+    )
     interruption = Interruption(checkpointing)
     finite = FiniteNumbers(table, cfg.max_skipped_steps)
-    return [finite, *chosen, *progress(cfg.monitor), checkpointing, interruption], interruption
+    tracking = Tracking(every_n_steps=cfg.log_every_n_steps)
+    return [finite, *chosen, tracking, *progress(cfg.monitor), checkpointing, interruption], interruption
 
 
 def make_trainer(
@@ -185,8 +220,7 @@ def make_trainer(
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     node = cfg.trainer.copy()
-    if node.precision == "auto":
-        node.precision = fast_precision(node.accelerator)
+    node.precision = precision_of(cfg)
     trainer = build.part(
         node,
         callbacks=callbacks,
@@ -195,7 +229,7 @@ def make_trainer(
         default_root_dir=str(run.root),
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=any(isinstance(callback, lightning.pytorch.callbacks.ProgressBar) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         num_sanity_val_steps=0,
         log_every_n_steps=1_000_000,  # epoch figures only
         use_distributed_sampler=False,

@@ -1,4 +1,7 @@
-"""When checkpoints are written: at the end of every epoch, every N steps on request, and when the run is interrupted.
+"""When checkpoints are written: at the end of epochs, every N steps on request, and when the run is interrupted.
+
+Epochs on stored features take milliseconds, and writing 100 MB after each would take longer than training: an epoch that
+ends within ``min_interval_s`` of the last checkpoint is cheaper to repeat than to save. The last epoch is always saved.
 
 ``last.ckpt`` continues a run; ``previous.ckpt`` is the one before it, so that a damaged file costs one interval and not
 the run; ``best.ckpt`` holds the weights with the best monitor, ready to use. Mid-epoch checkpoints are only written where
@@ -8,6 +11,7 @@ an optimizer step has just ended, because half-accumulated gradients are not sto
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,19 +49,29 @@ class Checkpointing(Callback):
         monitor: name of the metric that decides, for example ``val/balanced_accuracy``.
         mode: whether more or less of it is better.
         every_n_steps: also write ``last.ckpt`` every so many optimizer steps; 0 means at epoch ends only.
+        min_interval_s: seconds since the last checkpoint before an epoch's end is worth another.
         average: the averaged weights that validation sees, if there are any.
     """
 
     def __init__(
-        self, run: RunDirectory, monitor: str, mode: Literal["min", "max"], every_n_steps: int, average: EMA | None
+        self,
+        run: RunDirectory,
+        monitor: str,
+        mode: Literal["min", "max"],
+        every_n_steps: int,
+        min_interval_s: float,
+        average: EMA | None,
     ) -> None:
         self.run = run
         self.monitor = monitor
         self.mode = mode
         self.every_n_steps = every_n_steps
+        self.min_interval_s = min_interval_s
         self.average = average
         self.best: dict[str, Any] = {}
         self.saved_step = -1
+        self._saved_s = time.monotonic()
+        self._unwritten_best: dict[str, Any] | None = None
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Every N optimizer steps, except at the end of an epoch, whose own checkpoint follows in a moment."""
@@ -67,7 +81,10 @@ class Checkpointing(Callback):
             self.save_last(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``best.ckpt`` when the monitor is strictly better than ever before."""
+        """Keep the weights when the monitor is strictly better than ever before; they are written with ``last.ckpt``.
+
+        A process killed in between has neither, and finds them again when it repeats the epochs.
+        """
         if trainer.sanity_checking:
             return
         metrics = trainer.callback_metrics
@@ -77,19 +94,31 @@ class Checkpointing(Callback):
         better = not self.best or (value > self.best["value"] if self.mode == "max" else value < self.best["value"])
         if better:
             self.best = {"name": self.monitor, "value": value, "epoch": trainer.current_epoch}
-            self._save_best(trainer, pl_module)
+            self._keep_best(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The epoch's checkpoint."""
-        self.save_last(trainer)
+        """The epoch's checkpoint, where it is due."""
+        last_epoch = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
+        due = trainer.strategy.broadcast(time.monotonic() - self._saved_s >= self.min_interval_s)
+        if due or last_epoch:
+            self.save_last(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Whatever ended the fit, its last epoch is saved."""
+        if self.saved_step != trainer.global_step:
+            self.save_last(trainer)
 
     def save_last(self, trainer: Trainer) -> None:
-        """Write ``last.ckpt``; what stood there becomes ``previous.ckpt``."""
+        """Write ``best.ckpt`` if it is new, then ``last.ckpt``; what stood there becomes ``previous.ckpt``."""
+        if self._unwritten_best is not None:
+            write_checkpoint(self._unwritten_best, self.run.best)
+            self._unwritten_best = None
         last = self.run.last
         if trainer.is_global_zero and last.exists():
             os.replace(last, last.with_name("previous.ckpt"))
-        self.saved_step = trainer.global_step
         trainer.save_checkpoint(last)
+        self.saved_step = trainer.global_step
+        self._saved_s = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         """The best monitor so far."""
@@ -99,8 +128,8 @@ class Checkpointing(Callback):
         """The inverse of ``state_dict``."""
         self.best = state_dict["best"]
 
-    def _save_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Only rank 0 writes; the weights are those that were just evaluated (the averaged ones, under EMA)."""
+    def _keep_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Only rank 0 keeps and writes; the weights are those that were just evaluated (the averaged ones, under EMA)."""
         if not trainer.is_global_zero:
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
@@ -111,13 +140,12 @@ class Checkpointing(Callback):
             for name, value in evaluated.items()
             if name.startswith(PREFIX)
         }
-        payload = {
+        self._unwritten_best = {
             "finetune": card,
             "state_dict": weights,
             "epoch": trainer.current_epoch,
             "global_step": trainer.global_step,
         }
-        write_checkpoint(payload, self.run.best)
 
 
 def at_step_boundary(trainer: Trainer) -> bool:

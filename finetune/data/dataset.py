@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from finetune.data.image import read_image
-from finetune.data.sampler import PADDING
+from finetune.data.sampler import PADDING, Rows
 from finetune.data.table import Table
 from finetune.errors import ImageError
 from finetune.preprocessing import Preprocessing
@@ -45,13 +45,24 @@ class Sample(NamedTuple):
 
 
 class ImageRows(Dataset[Sample]):
-    """Rows of ``table`` by (epoch, row). ``transform`` None means evaluation: resize and centre crop."""
+    """Rows of ``table`` by (epoch, row). ``transform`` None means evaluation: resize and centre crop.
 
-    def __init__(self, table: Table, preprocessing: Preprocessing, transform: Transform | None, seed: int) -> None:
+    ``image_keys`` (one number per row) replaces the row in the augmentation's key.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        preprocessing: Preprocessing,
+        transform: Transform | None,
+        seed: int,
+        image_keys: Rows | None = None,
+    ) -> None:
         self.table = table
         self.preprocessing = preprocessing
         self.transform = transform
         self.seed = seed
+        self.image_keys = image_keys
 
     def __len__(self) -> int:
         return len(self.table)
@@ -75,7 +86,8 @@ class ImageRows(Dataset[Sample]):
         )
         if self.transform is None:
             return self.preprocessing.resize_crop(image_HWC)
-        return self.transform(image_HWC, derive_seed(self.seed, "augmentation", epoch, row))
+        key = row if self.image_keys is None else int(self.image_keys[row])
+        return self.transform(image_HWC, derive_seed(self.seed, "augmentation", epoch, key))
 
 
 def collate(samples: list[Sample]) -> Batch:

@@ -10,11 +10,13 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from finetune.data.dataset import ImageRows, Sample, collate
 from finetune.data.sampler import KeyedBatches
+from finetune.data.stored import StoredRows
 from finetune.types import Batch
 
 
@@ -26,13 +28,22 @@ class Position(NamedTuple):
 
 
 class KeyedLoader:
-    """Batches of ``images`` in the order of ``batches``, from ``position()`` on."""
+    """Batches of ``images`` in the order of ``batches``, from ``position()`` on.
+
+    ``stored`` says for an epoch whether stored activations stand in for the images.
+    """
 
     def __init__(
-        self, images: ImageRows, batches: KeyedBatches, position: Callable[[], Position], num_workers: int
+        self,
+        images: ImageRows,
+        batches: KeyedBatches,
+        position: Callable[[], Position],
+        stored: Callable[[int], StoredRows | None],
+        num_workers: int,
     ) -> None:
         self.batches = batches
         self.position = position
+        self.stored = stored
         self.loader: DataLoader[Sample] = DataLoader(
             images,
             batch_sampler=batches,  # type: ignore[arg-type]  # yields (epoch, row) keys, not bare integers
@@ -48,7 +59,12 @@ class KeyedLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self.batches.epoch, self.batches.first_batch = self.position()
-        yield from self.loader
+        stored = self.stored(self.batches.epoch)
+        if stored is None:
+            yield from self.loader
+            return
+        for keys in self.batches:
+            yield stored.batch(np.array([row for _, row in keys], dtype=np.int64))
 
 
 def workers_for(rows: int, num_workers: int | None) -> int:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import lightning
 import numpy as np
+from torch import Tensor
 
+from finetune.cache.features import PLAIN, FeatureReuse, ImageSource, digest_files
+from finetune.cache.store import Digests
 from finetune.data.dataset import ImageRows, Transform
 from finetune.data.loader import KeyedLoader, Position, workers_for
 from finetune.data.options import LoaderOptions
 from finetune.data.sampler import KeyedBatches, Rows
+from finetune.data.stored import StoredRows
 from finetune.data.table import Table
 from finetune.errors import ConfigError, DataError
 from finetune.preprocessing import Preprocessing
@@ -33,6 +39,7 @@ class ImageData(lightning.LightningDataModule):
         self.transform = transform
         self.options = options
         self.seed = seed
+        self.reuse: FeatureReuse | None = None
 
     def train_dataloader(self) -> KeyedLoader:
         """Every training image once an epoch (or balanced draws), from where the run stands."""
@@ -51,15 +58,58 @@ class ImageData(lightning.LightningDataModule):
 
     def val_dataloader(self) -> KeyedLoader:
         """The validation images, once each, in table order."""
-        return self.evaluation_loader(self.table.rows("val"))
+        trainer = self.trainer
+        assert trainer is not None
+        return self.evaluation_loader(self.table.rows("val"), lambda: trainer.current_epoch)
 
-    def evaluation_loader(self, rows: Rows) -> KeyedLoader:
-        """Any rows, once each, in the given order, as the network sees them in deployment."""
+    def evaluation_loader(self, rows: Rows, epoch: Callable[[], int]) -> KeyedLoader:
+        """Any rows, once each, as the network sees them in deployment; ``epoch`` is that of the network's weights."""
         images = ImageRows(self.table, self.preprocessing, None, self.seed)
-        return self._loader(images, rows, None, lambda: Position(0, 0), sequential=True)
+        return self._loader(images, rows, None, lambda: Position(epoch(), 0), sequential=True)
+
+    def image_source(self) -> ImageSource:
+        """Digests and decoded images of any rows, for the feature cache."""
+        return ImageSource(self._digests, self._images, self._example)
+
+    def stored(self, rows: Rows, epoch: int, *, training: bool) -> StoredRows | None:
+        """Stored activations of ``rows`` for ``epoch``, where the cache has or can compute them."""
+        if self.reuse is None:
+            return None
+        features = self.reuse.features(epoch, rows, training=training)
+        return None if features is None else StoredRows(features, rows, self.table.targets)
+
+    def _example(self) -> Tensor:
+        return next(images_BCHW for _, images_BCHW in self._images(self.table.rows("train")[:8], PLAIN))
+
+    def _digests(self, rows: Rows) -> Digests:
+        hashes = self.table.hashes
+        if hashes is not None and hashes[rows].any(axis=1).all():
+            return hashes[rows]
+        return digest_files(self.table.path(int(row)) for row in rows)
+
+    def _images(self, rows: Rows, view: int) -> Iterator[tuple[Rows, Tensor]]:
+        """Batches of readable rows, decoded and, for a view, augmented by the key of their content."""
+        keys = None
+        if view != PLAIN:
+            keys = np.zeros(len(self.table), dtype=np.int64)
+            keys[rows] = np.ascontiguousarray(self._digests(rows)[:, :4]).view(np.uint32)[:, 0]
+        transform = None if view == PLAIN else self.transform
+        images = ImageRows(self.table, self.preprocessing, transform, self.seed, keys)
+        batches = KeyedBatches(rows, None, self.options.batch_size, self.seed, 0, 1, sampler="sequential")
+        workers = workers_for(len(rows), self.options.num_workers)
+        loader = KeyedLoader(images, batches, lambda: Position(max(view, 0), 0), lambda _: None, workers)
+        for batch in loader:
+            if len(batch.indices):
+                yield batch.indices.numpy(), batch.inputs
 
     def _loader(
-        self, images: ImageRows, rows: Rows, targets_N: Rows | None, position: object, *, sequential: bool = False
+        self,
+        images: ImageRows,
+        rows: Rows,
+        targets_N: Rows | None,
+        position: Callable[[], Position],
+        *,
+        sequential: bool = False,
     ) -> KeyedLoader:
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
@@ -73,4 +123,9 @@ class ImageData(lightning.LightningDataModule):
             sampler="sequential" if sequential else self.options.sampler,
         )
         workers = workers_for(len(rows), self.options.num_workers)
-        return KeyedLoader(images, batches, position, workers)  # type: ignore[arg-type]
+        all_rows = np.asarray(rows)
+
+        def stored(epoch: int) -> StoredRows | None:
+            return self.stored(all_rows, epoch, training=not sequential)
+
+        return KeyedLoader(images, batches, position, stored, workers)

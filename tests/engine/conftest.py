@@ -30,6 +30,7 @@ TINY = (
     "trainer=cpu",
     "logger=csv",
     "report=none",
+    "checkpoint_min_interval_s=0",
 )
 
 

@@ -1,0 +1,134 @@
+"""The frozen part of a network as a fast function, and the rest of it as a network that begins there.
+
+``Trunk`` runs as inference: BatchNorm folded into convolutions, channels-last, bfloat16 where the run trains in it, no
+autograd. ``rest_of`` is the backbone with its lower stages replaced by the identity; it shares its parameters with the
+network, so training it trains the network. Networks that do not run their stages one after another (a ViT adds its position
+embedding at the root) cannot be cut like that: ``difference`` finds out on one batch, and the run computes live.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from finetune.errors import FinetuneError
+from finetune.exporter.fold import fold_batchnorm
+from finetune.preprocessing import Preprocessing
+from finetune.stages import Stage
+
+_PREFIX = "backbone."
+
+
+class _ReachedError(Exception):
+    """The forward pass has come to the boundary; carries the activation."""
+
+    def __init__(self, activation: Tensor) -> None:
+        super().__init__()
+        self.activation = activation
+
+
+class Trunk:
+    """uint8 images to the activation that enters the first stage above ``boundary`` (pooled features at the top).
+
+    Args:
+        backbone: copied; the original is untouched.
+        stages: all stages of the network, the head last.
+        boundary: how many stages are below; ``len(stages) - 1`` is the whole backbone.
+        preprocessing: normalises the images.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, stages: tuple[Stage, ...], boundary: int, preprocessing: Preprocessing
+    ) -> None:
+        self.preprocessing = preprocessing
+        self.dtype = torch.float32
+        module = _folded(backbone, preprocessing).to(memory_format=torch.channels_last)
+        if boundary < len(stages) - 1:
+            entrance = stages[boundary].modules[0].removeprefix(_PREFIX)
+            module.get_submodule(entrance).register_forward_pre_hook(_reached)
+        self.module: nn.Module = module
+
+    def to(self, dtype: torch.dtype) -> Trunk:
+        """Compute in ``dtype`` (float32 or bfloat16) from now on, and give activations of it."""
+        self.dtype = dtype
+        self.module.to(dtype)
+        return self
+
+    def __call__(self, images_BCHW: Tensor) -> Tensor:
+        """uint8 images of ``preprocessing.size`` to activations, batch first, in ``dtype``."""
+        inputs = self.preprocessing.normalize(images_BCHW).to(self.dtype).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.autocast(inputs.device.type, enabled=False):
+            try:
+                activation: Tensor = self.module(inputs)
+            except _ReachedError as reached:
+                activation = reached.activation
+        return activation.clone(memory_format=torch.contiguous_format)
+
+
+def rest_of(backbone: nn.Module, stages: tuple[Stage, ...], boundary: int) -> nn.Module:
+    """The backbone from ``boundary`` on, sharing parameters, buffers and modes with the original."""
+    rest = _without_children(backbone)
+    below = {name.removeprefix(_PREFIX) for stage in stages[:boundary] for name in stage.modules}
+    for name in sorted(below):
+        path = name.split(".")
+        if ".".join(path[:-1]) in below:
+            continue  # its parent goes as a whole
+        parent = rest
+        for step in path[:-1]:
+            child = parent.get_submodule(step)
+            if not getattr(child, "_copied_for_rest", False):
+                child = _without_children(child)
+                parent._modules[step] = child
+            parent = child
+        parent._modules[path[-1]] = nn.Identity()
+    return rest
+
+
+def difference(backbone: nn.Module, trunk: Trunk, rest: nn.Module | None, images_BCHW: Tensor) -> float:
+    """How far trunk and rest together are from the plain float32 backbone on these uint8 images.
+
+    Root mean square of the difference over that of the features; infinite when the two do not fit together at all.
+    """
+    modes = {module: module.training for module in backbone.modules()}
+    backbone.eval()
+    try:
+        with torch.no_grad(), torch.autocast(images_BCHW.device.type, enabled=False):
+            normal_BCHW = trunk.preprocessing.normalize(images_BCHW).contiguous(memory_format=torch.channels_last)
+            expected_BD = backbone(normal_BCHW)
+            activation = trunk(images_BCHW).float()
+            got_BD = activation if rest is None else rest(activation)
+    except (RuntimeError, ValueError, TypeError, IndexError):  # the network is no chain of stages
+        return math.inf
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if got_BD.shape != expected_BD.shape:
+        return math.inf
+    return float((got_BD - expected_BD).square().mean().sqrt() / expected_BD.square().mean().sqrt())
+
+
+def _folded(backbone: nn.Module, preprocessing: Preprocessing) -> nn.Module:
+    """A copy with BatchNorm folded; the plain copy where folding does not apply to this network."""
+    plain = copy.deepcopy(backbone).eval().requires_grad_(requires_grad=False)
+    device = next(plain.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    probe_BCHW = torch.rand(2, 3, *preprocessing.size, generator=generator).to(device)
+    try:
+        return fold_batchnorm(plain, probe_BCHW).network
+    except FinetuneError:
+        return plain
+
+
+def _without_children(module: nn.Module) -> nn.Module:
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    twin._copied_for_rest = True  # type: ignore[assignment]
+    return twin
+
+
+def _reached(module: nn.Module, inputs: tuple[Any, ...]) -> NoReturn:
+    raise _ReachedError(inputs[0])

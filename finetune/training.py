@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -28,14 +29,16 @@ from finetune.callback.tracking import Tracking
 from finetune.checkpoint import describe as describe_model
 from finetune.checkpoint import newest_whole, read_payload, sweep_litter
 from finetune.cli import Interrupted
+from finetune.data.examine import examine
 from finetune.data.module import ImageData
+from finetune.data.options import LoaderOptions
 from finetune.data.table import Table
 from finetune.epoch_metrics import epoch_metrics
-from finetune.errors import CheckpointError, DataError, TrainingError
+from finetune.errors import CheckpointError, DataError, TrainingError, combine
 from finetune.hardware import fast_precision
 from finetune.model import ImageClassifier
 from finetune.network import Network
-from finetune.run_directory import RunDirectory, versions
+from finetune.run_directory import RunDirectory, versions, write_json
 from finetune.transform.mix import Mix
 from finetune.transform.none import NoAugmentation
 
@@ -117,7 +120,6 @@ def assemble(
     lightning.seed_everything(cfg.seed, verbose=False)
 
     table, options = load_data(cfg, run, resume_from)
-    _say(describe.data_lines(table))
 
     backbone = build.backbone(cfg.backbone, cfg.data.image_size)
     network = build.network(backbone, cfg.head, len(table.classes))
@@ -156,19 +158,30 @@ def assemble(
     return Parts(table, model, data, trainer, interruption)
 
 
-def load_data(cfg: DictConfig, run: RunDirectory, resume_from: Path | None) -> tuple[Table, Any]:
-    """The table of this run, and the loader's options; a resumed run has the images it began with."""
+def load_data(cfg: DictConfig, run: RunDirectory, resume_from: Path | None) -> tuple[Table, LoaderOptions]:
+    """The examined table of this run, and the loader's options; a resumed run has the images it began with.
+
+    Raises:
+        DataError: the data set cannot be trained on; every finding is listed.
+    """
     node = cfg.data.copy()
     if resume_from is not None and run.split.exists():
         node.split_file = str(run.split)
     source = build.part(node, cfg.seed)
-    table: Table = source.load()
+    found = examine(source.load(), progress=sys.stderr.isatty())
+    write_json(run.data_report, found.to_dict())
+    if found.problems:
+        raise combine([DataError(problem) for problem in found.problems])
+    table = found.clean()
     if len(table.rows("val")) == 0:
         raise DataError(
             f"data.path={cfg.data.path} leaves no image for validation (data.val_fraction={cfg.data.val_fraction}); "
             "give a larger fraction, or add a val/ folder"
         )
     table.write_csv(run.split)
+    _say(describe.data_lines(table))
+    for warning in found.warnings:
+        log.warning("data      %s", warning)
     return table, source.options
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.near import pairs_between, pairs_within
+from finetune.data.near import Likeness, pairs_between, pairs_within
 from finetune.data.report import Pair
 from finetune.data.table import Table
 
@@ -49,14 +49,14 @@ def _near(
     comparable = np.flatnonzero(records["comparable"])
     key = kinds_N[comparable] * 8 + table.split[comparable]
     rows = comparable[np.sort(np.unique(key, return_index=True)[1])]
-    likeness_ND = records["likeness"][rows]
+    likeness = Likeness(records["coarse"][rows], records["fine"][rows])
     split = table.split[rows]
     found: list[npt.NDArray[np.int64]] = []
     for code in np.unique(split):
         own = np.flatnonzero(split == code)
-        found.append(rows[own[pairs_within(likeness_ND[own], workers)]])
+        found.append(rows[own[pairs_within(likeness.rows(own), workers)]])
         earlier = np.flatnonzero(split < code)
-        between = pairs_between(likeness_ND[own], likeness_ND[earlier], workers)
+        between = pairs_between(likeness.rows(own), likeness.rows(earlier), workers)
         found.append(np.stack([rows[earlier[between[:, 1]]], rows[own[between[:, 0]]]], axis=1))
     pairs = np.sort(np.concatenate(found), axis=1) if found else np.zeros((0, 2), dtype=np.int64)
     pairs = np.unique(pairs[kinds_N[pairs[:, 0]] != kinds_N[pairs[:, 1]]], axis=0)

@@ -62,21 +62,21 @@ def fold(
 ) -> npt.NDArray[np.int64]:
     """Fold (0 to ``folds`` - 1) of each image: per class as equal as the units allow."""
     units_N, draws_U = _units(draws_N, units_N)
-    members = _members(units_N)
+    if len(draws_U) == len(draws_N):
+        return _fold_images(draws_N, targets_N, folds)
+    members = _Members(units_N)
     filled_KF = np.zeros((int(targets_N.max()) + 1, folds), dtype=np.int64)
     fold_N = np.zeros(len(draws_N), dtype=np.int64)
-    sizes_U = np.array([len(rows) for rows in members])
     # large units first, so that small ones can even out what they leave
-    for unit in np.lexsort((draws_U, -sizes_U)):
-        rows = members[unit]
-        classes = targets_N[rows]
-        load_F = filled_KF[classes].sum(axis=0)
+    for unit in np.lexsort((draws_U, -members.sizes)):
+        rows = members.rows(unit)
+        load_F = filled_KF[targets_N[rows]].sum(axis=0)
         candidates = np.flatnonzero(load_F == load_F.min())
         totals_F = filled_KF.sum(axis=0)[candidates]
         chosen = candidates[totals_F == totals_F.min()]
         number = int(chosen[int(draws_U[unit] * len(chosen))])
         fold_N[rows] = number
-        np.add.at(filled_KF[:, number], classes, 1)
+        np.add.at(filled_KF[:, number], targets_N[rows], 1)
     return fold_N
 
 
@@ -125,9 +125,32 @@ def _units(
     return units_N, draws_U
 
 
-def _members(units_N: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    order = np.argsort(units_N, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(units_N[order])) + 1)
+class _Members:
+    """Rows of each unit, without an object per unit."""
+
+    def __init__(self, units_N: npt.NDArray[np.int64]) -> None:
+        self.order = np.argsort(units_N, kind="stable")
+        self.sizes = np.bincount(units_N)
+        self.ends = np.cumsum(self.sizes)
+
+    def rows(self, unit: int) -> npt.NDArray[np.int64]:
+        return self.order[self.ends[unit] - self.sizes[unit] : self.ends[unit]]
+
+
+def _fold_images(
+    draws_N: npt.NDArray[np.float64], targets_N: npt.NDArray[np.int64], folds: int
+) -> npt.NDArray[np.int64]:
+    """Each class in the order of its draws, cut into blocks of equal size (to one image)."""
+    counts_K = np.bincount(targets_N)
+    order = np.lexsort((draws_N, targets_N))
+    ranks = np.arange(len(order)) - np.repeat(np.cumsum(counts_K) - counts_K, counts_K)
+    sizes = counts_K[targets_N[order]]
+    blocks = ranks * folds // sizes
+    few = sizes < folds  # classes smaller than the number of folds do not all begin at the first
+    blocks[few] = (blocks[few] + targets_N[order][few]) % folds
+    fold_N = np.empty(len(order), dtype=np.int64)
+    fold_N[order] = blocks
+    return fold_N
 
 
 def _assign_images(
@@ -164,11 +187,13 @@ def _assign_units(
     split: int,
 ) -> None:
     """Take units in the order of their draws while they bring more wanted images than unwanted ones."""
-    members = _members(units_N)
+    members = _Members(units_N)
     missing_K = want_K.astype(np.int64).copy()
     for unit in np.argsort(draws_U, kind="stable"):
-        rows = members[unit]
-        if split_N[rows[0]] != TRAIN or not missing_K.any():
+        if not (missing_K > 0).any():
+            return
+        rows = members.rows(unit)
+        if split_N[rows[0]] != TRAIN:
             continue
         classes, sizes = np.unique(targets_N[rows], return_counts=True)
         gain = int(np.minimum(sizes, np.maximum(missing_K[classes], 0)).sum())

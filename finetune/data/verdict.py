@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.data.image import decode, read_bytes
-from finetune.data.near import DIMENSIONS, describe
+from finetune.data.near import COARSE_NUMBERS, FINE_NUMBERS, describe
 from finetune.errors import ImageError
 
 RECORD = np.dtype(
@@ -31,7 +31,8 @@ RECORD = np.dtype(
         ("note", np.int32),
         ("reason", np.int32),
         ("sha256", np.uint8, (32,)),
-        ("likeness", np.float16, (DIMENSIONS,)),
+        ("coarse", np.float16, (COARSE_NUMBERS,)),
+        ("fine", np.int8, (FINE_NUMBERS,)),
     ]
 )
 TEXTS = ("format", "mode", "damage", "note", "reason")
@@ -84,7 +85,7 @@ def examine_file(path: str) -> tuple[npt.NDArray[np.void], list[str]]:
     record["height"], record["width"] = decoded.size
     likeness = describe(decoded.image_HWC)
     if likeness is not None:
-        record["comparable"], record["likeness"] = True, likeness
+        record["comparable"], record["coarse"], record["fine"] = True, likeness.coarse, likeness.fine
     return record, [decoded.format, decoded.mode, "; ".join(decoded.damage), "; ".join(decoded.notes), ""]
 
 

@@ -1,7 +1,7 @@
 """Verdicts kept between runs: a file that kept its path, size and modification time is not read again.
 
 One file per data set root below the cache folder (``$XDG_CACHE_HOME/finetune/verdicts``, or ``~/.cache``): an array of
-64-bit keys, sorted, and the records beside them; a million files take 150 MB. Written whole beside the target and moved
+64-bit keys, sorted, and the records beside them; a million files take 250 MB. Written whole beside the target and moved
 into place, so processes may share it; a damaged or foreign file is ignored and replaced. The key includes what the
 verdict depends on: this format and the versions of the decoders.
 """
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from finetune.data.table import Table
 from finetune.data.verdict import RECORD, TEXTS, Verdicts
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 def default_cache_dir() -> Path:

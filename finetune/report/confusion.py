@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune.report.svg import GRID, INK, RIGHT, WRONG, figure, inline, styled
+from finetune.report.svg import Palette, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAX_LINKS = 4000
 _MAX_LABEL = 24
@@ -24,7 +25,7 @@ _MIN_NUMBER_PT = 13
 """Cells smaller than this hold no number."""
 
 
-def matrix(confusion_KK: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
+def matrix(confusion_KK: npt.NDArray[np.int64], classes: Sequence[str], paint: Palette) -> Figure:
     """Rows are the truth, columns the prediction."""
     from matplotlib.collections import PatchCollection
     from matplotlib.colors import to_rgba
@@ -34,36 +35,31 @@ def matrix(confusion_KK: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
     cell_in = float(np.clip(5.0 / num_classes, 0.125, 0.62))
     font_size = float(np.clip(cell_in * 72 * 0.62, 5.5, 10.0))
     rows, columns, share = cells(confusion_KK)
-    with styled("matrix", **{"axes.grid": False}):
-        side = cell_in * num_classes + max(len(shortened(name)) for name in classes) * font_size / 65 + 0.8
-        drawing = figure(side, side)
-        axes = drawing.add_subplot()
-        squares = PatchCollection(
-            [Rectangle((column, row), 1, 1) for row, column in zip(rows, columns, strict=True)],
-            facecolors=[
-                to_rgba(RIGHT if row == column else WRONG, 0.12 + 0.88 * float(part))
-                for row, column, part in zip(rows, columns, share, strict=True)
-            ],
-            edgecolors="none",
-        )
-        links = zip(rows[:MAX_LINKS], columns[:MAX_LINKS], strict=True)
-        squares.set_urls([f"#cell-{row}-{column}" for row, column in links])
-        squares.set_clip_on(False)
-        axes.add_collection(squares)
-        _axes(axes, classes, font_size)
-        if cell_in * 72 >= _MIN_NUMBER_PT:
-            for row, column, part in zip(rows, columns, share, strict=True):
-                place: dict[str, Any] = {
-                    "ha": "center",
-                    "va": "center",
-                    "fontsize": min(font_size, cell_in * 72 * 0.42),
-                }
-                colour = INK if part < 0.6 else "white"
-                axes.text(column + 0.5, row + 0.52, str(confusion_KK[row, column]), color=colour, **place)
-        return inline(drawing, "matrix", f"Confusion matrix of {num_classes} classes, {int(confusion_KK.sum())} images")
+    side = cell_in * num_classes + max(len(shortened(name)) for name in classes) * font_size / 65 + 0.8
+    drawing = figure(side, side)
+    axes = drawing.add_subplot()
+    squares = PatchCollection(
+        [Rectangle((column, row), 1, 1) for row, column in zip(rows, columns, strict=True)],
+        facecolors=[
+            to_rgba(paint.right if row == column else paint.wrong, 0.12 + 0.88 * float(part))
+            for row, column, part in zip(rows, columns, share, strict=True)
+        ],
+        edgecolors="none",
+    )
+    links = zip(rows[:MAX_LINKS], columns[:MAX_LINKS], strict=True)
+    squares.set_urls([f"#cell-{row}-{column}" for row, column in links])
+    squares.set_clip_on(False)
+    axes.add_collection(squares)
+    _axes(axes, classes, font_size, paint)
+    if cell_in * 72 >= _MIN_NUMBER_PT:
+        for row, column, part in zip(rows, columns, share, strict=True):
+            place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": min(font_size, cell_in * 72 * 0.42)}
+            colour = paint.ink if part < 0.6 else "white"
+            axes.text(column + 0.5, row + 0.52, str(confusion_KK[row, column]), color=colour, **place)
+    return drawing
 
 
-def _axes(axes: Axes, classes: Sequence[str], font_size: float) -> None:
+def _axes(axes: Axes, classes: Sequence[str], font_size: float, paint: Palette) -> None:
     """A square per cell and the name of every class on both sides."""
     edges, names = np.arange(len(classes) + 1), [shortened(name) for name in classes]
     axes.set_xlim(0, len(classes))
@@ -74,7 +70,8 @@ def _axes(axes: Axes, classes: Sequence[str], font_size: float) -> None:
     axes.set_xticks(edges, minor=True)
     axes.set_yticks(edges, minor=True)
     axes.tick_params(which="both", length=0)
-    axes.grid(which="minor", color=GRID, linewidth=0.4)
+    axes.grid(visible=False, which="major")
+    axes.grid(which="minor", color=paint.grid, linewidth=0.4)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
 

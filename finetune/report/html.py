@@ -7,46 +7,24 @@ each) and, with Grad-CAM, a forward and a backward pass for those in the galleri
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import ConfigError, ImageError
+from finetune.errors import ConfigError
 from finetune.metrics.evaluation import Evaluation
-from finetune.report import selection
-from finetune.report.confusion import cells, matrix
-from finetune.report.curves import curves
+from finetune.report import figures, selection
+from finetune.report.confusion import cells
 from finetune.report.findings import findings
-from finetune.report.label_errors import label_errors
-from finetune.report.reliability import diagram
-from finetune.report.subject import Image, RunFiles, Subject, read_run
-from finetune.report.thumbnails import Thumbnails, overlay
+from finetune.report.galleries import Galleries, choose
+from finetune.report.pictures import collect, picture
+from finetune.report.subject import RunFiles, Subject, read_run
+from finetune.report.thumbnails import Thumbnails
 
 PAGE = "report.html"
 _TEMPLATES = Path(__file__).parent / "page"
-_CAM_BATCH = 8
 _MAX_CELL_IMAGES = 24
-_MAX_SOUGHT = 1500
-"""Images that are decoded for the page at most."""
 _BASE_BYTES = 900_000
 """Room for everything but pictures: drawings of up to 200 classes, tables, style and script."""
-
-
-@dataclass(frozen=True)
-class Galleries:
-    """Rows to show, in order; ``notes`` says why something is missing."""
-
-    mistakes: list[int]
-    uncertain: list[int]
-    best: dict[str, list[int]]
-    suspects: list[int]
-    notes: dict[str, str]
-
-    def rows(self) -> Iterator[int]:
-        """Every row once, the most important first."""
-        best = (row for rows in self.best.values() for row in rows)
-        yield from dict.fromkeys([*self.mistakes, *self.uncertain, *self.suspects, *best])
 
 
 class HtmlReport:
@@ -60,6 +38,7 @@ class HtmlReport:
         max_megabytes: float = 4.5,
         gradcam: bool = True,
         label_errors: bool = True,
+        image_files: bool = True,
     ) -> None:
         if max_megabytes < 1.5:
             raise ConfigError(f"report.max_megabytes={max_megabytes} is too small for a page; expected at least 1.5")
@@ -68,24 +47,29 @@ class HtmlReport:
         self.max_megabytes = max_megabytes
         self.gradcam = gradcam
         self.label_errors = label_errors
+        self.image_files = image_files
 
     def write(self, run_directory: Path, subject: Subject) -> Path:
-        """Write ``report.html`` whole or not at all; gives its path."""
-        content = self.render(read_run(run_directory), subject)
+        """Write ``report.html`` whole or not at all, and the files that trackers upload; gives the page's path."""
+        run = read_run(run_directory)
+        drawn = figures.drawings(subject, run.history)
+        galleries = choose(subject, self.gallery, seek_label_errors=self.label_errors)
         path = run_directory / PAGE
         part = path.with_name(f"{PAGE}.part")
-        part.write_text(content, encoding="utf-8", errors="replace")
+        part.write_text(self._render(run, subject, galleries, drawn), encoding="utf-8", errors="replace")
         part.replace(path)
+        if self.image_files:
+            figures.write_files(run_directory, subject, drawn, _captioned(subject, galleries.mistakes))
         return path
 
-    def render(self, run: RunFiles, subject: Subject) -> str:
-        """The page as text."""
+    def _render(self, run: RunFiles, subject: Subject, galleries: Galleries, drawn: dict[str, figures.Drawn]) -> str:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
         predictions, evaluation = subject.predictions, subject.evaluation
-        galleries = self._galleries(subject)
         by_cell = {} if predictions.is_multilabel else selection.by_cell(predictions)
-        shown = self._thumbnails(subject, galleries, by_cell)
+        limited = {cell: rows[:_MAX_CELL_IMAGES] for cell, rows in by_cell.items()}
+        shown = Thumbnails(size_px=self.thumbnail_px, max_bytes=int(self.max_megabytes * 1e6) - _BASE_BYTES)
+        collect(subject, galleries, limited, shown, gradcam=self.gradcam)
         environment = Environment(
             loader=FileSystemLoader(_TEMPLATES),
             autoescape=True,
@@ -94,102 +78,40 @@ class HtmlReport:
             lstrip_blocks=True,
         )
         environment.filters |= {"percent": _percent, "figure": _figure}
+        sizes = {f"{true}-{predicted}": len(rows) for (true, predicted), rows in by_cell.items()}
         return environment.get_template("page.html.j2").render(
             subject=subject,
             predictions=predictions,
             evaluation=evaluation,
             run=run,
             galleries=galleries,
-            curves=curves(run.history, subject.monitor, subject.phases),
-            matrix="" if evaluation.confusion is None else matrix(evaluation.confusion, predictions.classes),
+            drawings=figures.as_svg(drawn),
             headline=_headline(evaluation),
             data_findings=findings(run.data_report),
             pairs=_pairs(evaluation, predictions.classes),
-            reliability=diagram(evaluation.reliability_raw, evaluation.reliability_calibrated, predictions.temperature),
-            data=_embedded(subject, shown, by_cell, galleries),
+            data=_embedded(subject, shown, limited, galleries) | {"sizes": sizes},
         )
 
-    def _galleries(self, subject: Subject) -> Galleries:
-        predictions, notes = subject.predictions, dict[str, str]()
-        suspects: list[int] = []
-        if not self.label_errors:
-            notes["suspects"] = "Not looked for (report.label_errors=false)."
-        elif subject.trained_on:
-            notes["suspects"] = "Not looked for: the model was trained on these images, so it agrees with their labels."
-        else:
-            try:
-                suspects = label_errors(predictions)
-            except ConfigError as error:
-                notes["suspects"] = str(error)
-        each = max(1, min(4, 2 * self.gallery // max(1, len(predictions.classes))))
-        best = selection.best_of_each_class(predictions, each)
-        return Galleries(
-            selection.confident_mistakes(predictions, self.gallery),
-            selection.least_certain(predictions, self.gallery),
-            best if len(best) <= 4 * self.gallery else dict(list(best.items())[: 4 * self.gallery]),
-            suspects[: 2 * self.gallery],
-            notes,
-        )
 
-    def _thumbnails(
-        self, subject: Subject, galleries: Galleries, by_cell: dict[tuple[int, int], list[int]]
-    ) -> Thumbnails:
-        """Pictures by row number, and Grad-CAM overlays of the galleries as ``cam-ROW``, until the budget is spent."""
-        budget = int(self.max_megabytes * 1e6) - _BASE_BYTES
-        shown = Thumbnails(size_px=self.thumbnail_px, max_bytes=budget)
-        rows = list(galleries.rows())
-        for start in range(0, len(rows), _CAM_BATCH):
-            batch = [
-                (row, image) for row in rows[start : start + _CAM_BATCH] if (image := _read(subject, row)) is not None
-            ]
-            for row, image_HWC in batch:
-                shown.add(str(row), image_HWC)
-            self._add_maps(subject, galleries, batch, shown)
-        limited = {cell: cell_rows[:_MAX_CELL_IMAGES] for cell, cell_rows in by_cell.items()}
-        for number, row in enumerate(selection.round_robin(limited)):
-            if number >= _MAX_SOUGHT:
-                break
-            image = None if str(row) in shown.uris else _read(subject, row)
-            if image is not None and not shown.add(str(row), image):
-                break
-        return shown
-
-    def _add_maps(
-        self, subject: Subject, galleries: Galleries, batch: list[tuple[int, Image]], shown: Thumbnails
-    ) -> None:
-        if not self.gradcam or not batch or "gradcam" in galleries.notes:
-            return
-        if subject.maps is None:
-            galleries.notes["gradcam"] = "No Grad-CAM: it needs gradients, which only a checkpoint gives."
-            return
-        numbers = [int(subject.predictions.probabilities_NK[row].argmax()) for row, _ in batch]
-        try:
-            maps_BHW = subject.maps([image for _, image in batch], numbers)
-        except ConfigError as error:
-            galleries.notes["gradcam"] = str(error)
-            return
-        if maps_BHW is None:
-            galleries.notes["gradcam"] = "No Grad-CAM: this network has no spatial map before its pooling."
-            return
-        for (row, image_HWC), map_HW in zip(batch, maps_BHW, strict=True):
-            shown.add(f"cam-{row}", overlay(image_HWC, map_HW))
-
-
-def _read(subject: Subject, row: int) -> Image | None:
-    """The picture, or None where the file has gone since it was evaluated; its name is shown all the same."""
-    try:
-        return subject.read(row)
-    except ImageError:
-        return None
+def _captioned(subject: Subject, rows: list[int]) -> list[tuple[Any, str]]:
+    predictions = subject.predictions
+    found = []
+    for row in rows:
+        image_HWC = picture(subject, row)
+        if image_HWC is not None:
+            percent = 100 * predictions.confidence_N[row]
+            found.append(
+                (image_HWC, f"{predictions.prediction(row)} {percent:.0f}%\nlabelled {predictions.label(row)}")
+            )
+    return found
 
 
 def _embedded(
-    subject: Subject, shown: Thumbnails, by_cell: dict[tuple[int, int], list[int]], galleries: Galleries
+    subject: Subject, shown: Thumbnails, cells: dict[tuple[int, int], list[int]], galleries: Galleries
 ) -> dict[str, Any]:
     """What the page's script needs: pictures, one record per row that is shown anywhere, and the rows of each cell."""
     predictions = subject.predictions
-    limited = {f"{true}-{predicted}": rows[:_MAX_CELL_IMAGES] for (true, predicted), rows in by_cell.items()}
-    listed = dict.fromkeys([*galleries.rows(), *(row for rows in limited.values() for row in rows)])
+    listed = dict.fromkeys([*galleries.rows(), *(row for rows in cells.values() for row in rows)])
     records = {
         str(row): [
             predictions.paths[row],
@@ -199,12 +121,10 @@ def _embedded(
         ]
         for row in listed
     }
-    sizes = {f"{true}-{predicted}": len(rows) for (true, predicted), rows in by_cell.items()}
     return {
         "pictures": shown.uris,
         "records": records,
-        "cells": limited,
-        "sizes": sizes,
+        "cells": {f"{true}-{predicted}": rows for (true, predicted), rows in cells.items()},
         "classes": list(predictions.classes),
     }
 

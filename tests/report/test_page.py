@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from finetune.errors import ConfigError, ImageError
 from finetune.report.html import HtmlReport
@@ -142,6 +144,26 @@ def test_figures_and_intervals_of_the_headline_are_those_measured(
     text = re.sub(r"\s+", " ", write(tmp_path, made).text)
     accuracy, (low, high) = made.evaluation.metrics["accuracy"], made.evaluation.intervals["accuracy"]
     assert f"Accuracy {100 * accuracy:.1f}% [{100 * low:.1f}%, {100 * high:.1f}%]" in text
+
+
+def test_trackers_find_the_drawings_and_the_class_table_as_files(
+    subject: Callable[..., Subject], tmp_path: Path
+) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,train/loss,val/loss\n0,1,2\n1,0.5,1\n")
+    made = subject(80, 3, classes=("a", "$b$", "\u72ac"))
+    write(tmp_path, made)
+    for name in ("curves", "matrix", "reliability", "mistakes"):
+        with Image.open(tmp_path / "figures" / f"{name}.png") as image:
+            assert image.width > 200
+            assert len(image.getcolors(1 << 24)) > 5
+    with (tmp_path / "per_class.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["a", "$b$", "\u72ac"]
+    assert [float(row["recall"]) for row in rows] == [row.recall for row in made.evaluation.per_class]
+    other = tmp_path / "other"
+    other.mkdir()
+    write(other, made, image_files=False)
+    assert [path.name for path in other.iterdir()] == ["report.html"]
 
 
 def test_without_any_mistake_the_page_says_so(subject: Callable[..., Subject], tmp_path: Path) -> None:

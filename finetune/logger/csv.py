@@ -56,9 +56,14 @@ class CsvLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Merge ``metrics`` into the row of their epoch.
 
-        Values without an ``epoch`` belong to the latest row. ``test/`` values are no epoch's: ``result.json`` has them.
+        Values without an ``epoch`` belong to the latest row. ``test/`` values are no epoch's: ``result.json`` has them;
+        ``..._step`` values are one step's.
         """
-        values = {key: self._text(value) for key, value in metrics.items() if not key.startswith("test/")}
+        values = {
+            key: self._text(value)
+            for key, value in metrics.items()
+            if not key.startswith("test/") and not key.endswith("_step")
+        }
         epoch = values.pop("epoch", None)
         if not values:
             return

@@ -220,6 +220,7 @@ class WandbLogger(LightningWandbLogger):
             disable_git=True,  # a remote's URL may hold a password, a diff anything
             disable_code=True,
             save_code=False,
+            symlink=False,  # the folder can be moved to where there is a network
             x_save_requirements=False,
             x_transaction_log_flush_interval=0.5,  # seconds of metrics that a kill can cost
             init_timeout=self._server_timeout_s,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,8 @@ def log_results(
     media: dict[str, Any] = {}
     split = directory / "split.csv"
     if split.exists():
-        run.save(str(split), base_path=str(directory), policy="now")
+        kept = shutil.copy(split, run.dir)  # inside the run's own folder, or W&B warns that it links
+        run.save(kept, base_path=run.dir, policy="now")
         columns, rows = class_counts(split)
         media["split"] = wandb.Table(columns=columns, data=rows)
     report = directory / "report.html"

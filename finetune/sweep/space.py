@@ -1,8 +1,8 @@
 """The values that a sweep tries: Hydra's own override syntax, from the command line or from ``conf/sweep/NAME.yaml``.
 
 ``choice(a,b)`` or ``a,b``, ``range(1,6)``, ``interval(1e-5,1e-2)``, ``tag(log,interval(1e-5,1e-2))``;
-``int(interval(1,4))`` is whole numbers, both ends included. What the command line says about a key replaces the preset's
-entry.
+``int(interval(1,4))`` is whole numbers, both ends included. What the command line says about a key replaces the
+preset's entry.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ lock:  ## recompile requirements.txt from pyproject.toml
 # -- see it work ------------------------------------------------------------------------------------------------------
 .PHONY: demo
 demo: $(STAMP)  ## transfer learning against training from scratch, on real pictures, in four minutes
-	@$(PYTHON) -m finetune.demo
+	@$(PYTHON) examples/demo.py
 
 # -- tests ------------------------------------------------------------------------------------------------------------
 .PHONY: test test-fast test-slow

@@ -3,7 +3,7 @@
     python -m finetune.export ckpt=RUN/checkpoints/best.ckpt exporter=onnx
     python -m finetune.export ckpt=RUN/checkpoints/best.ckpt exporter=onnx exporter.preprocess=graph    # raw images in
     python -m finetune.export ckpt=RUN/checkpoints/best.ckpt exporter=onnx exporter.precision=int8      # small and fast
-    python -m finetune.export ckpt=RUN/checkpoints/best.ckpt -m exporter=onnx,timm,safetensors          # several
+    python -m finetune.export -m ckpt=RUN/checkpoints/best.ckpt exporter=onnx,timm,safetensors          # several
 
 Writes one self-describing directory: ``model.*``, ``metadata.json`` and a model card. ``--help`` lists keys and groups.
 """

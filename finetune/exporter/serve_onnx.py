@@ -53,4 +53,5 @@ for path in sorted(file for file in [source, *source.rglob("*")] if file.suffix.
     yes = p >= np.array(model["thresholds"] or 0.5) if model["task"] == "multilabel" else p == p.max()
     chosen = "|".join(name for name, decided in zip(classes, yes) if decided)
     sure = np.where(yes, p, 1 - p).min() if model["task"] == "multilabel" else p.max()
-    rows.writerow([path.name if path == source else path.relative_to(source).as_posix(), "", chosen, sure, *p])
+    name = path.name if path == source else path.relative_to(source).as_posix()
+    rows.writerow([name, "", chosen, *[f"{number:.6g}" for number in (sure, *p)]])

@@ -136,3 +136,20 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return make_run(tmp_path_factory.mktemp("run"), **options)
 
     return make
+
+
+@pytest.fixture
+def export_of(tmp_path: Path) -> Callable[..., Any]:
+    """``export_of(ckpt, "exporter=onnx", ...)``: the finished artefact (directory, metadata), written below tmp_path."""
+    from hydra import compose, initialize_config_dir
+
+    from finetune.config import CONF_DIR
+    from finetune.exporting import export
+
+    def run(ckpt: Path, *overrides: str) -> Any:
+        target = tmp_path / f"artefact-{len(list(tmp_path.iterdir()))}"
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            cfg = compose("export", overrides=[f"ckpt={ckpt}", f"output={target}", "latency_runs=0", *overrides])
+        return export(cfg)
+
+    return run

@@ -37,9 +37,10 @@ def local(jobs: Sequence[Job], options: dict[str, Any], _directory: Path) -> Ite
     """``n_jobs`` at a time on this machine, each on its share of cores and GPUs. A signal is handed on to the jobs."""
     n_jobs = min(int(options["n_jobs"]), len(jobs))
     cores = sorted(os.sched_getaffinity(0))
-    threads, gpus_per_job = options["threads_per_job"], options["gpus_per_job"]
     free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-    for slot in slots(n_jobs, cores, visible_gpus(), threads=threads, gpus_per_job=gpus_per_job):
+    for slot in slots(
+        n_jobs, cores, visible_gpus(), threads=options["threads_per_job"], gpus_per_job=options["gpus_per_job"]
+    ):
         free.put(slot)
     processes: set[int] = set()
     received: list[int] = []
@@ -85,8 +86,12 @@ def joblib(jobs: Sequence[Job], options: dict[str, Any], _directory: Path) -> It
 def submitit(jobs: Sequence[Job], options: dict[str, Any], directory: Path) -> Iterator[Outcome]:
     """submitit: SLURM's array jobs, or processes of this machine with ``cluster: local``."""
     package = _import("submitit", "cluster")
-    executor = package.AutoExecutor(folder=directory / ".submitit", cluster=options["cluster"])
-    executor.update_parameters(**{key: value for key, value in options["parameters"].items() if value is not None})
+    executor = package.AutoExecutor(
+        folder=directory / ".submitit" / "%j",
+        cluster=options["cluster"],
+        **{f"{options['cluster']}_{key}": value for key, value in options["executor"].items()},
+    )
+    executor.update_parameters(**options["parameters"])
     slot = Slot(threads=options["threads_per_job"])
     submitted = executor.map_array(run_job, jobs, [slot] * len(jobs))
     for job, handle in zip(jobs, submitted):

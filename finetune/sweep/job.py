@@ -99,7 +99,7 @@ def run_job(job: Job, slot: Slot, running: set[int] | None = None) -> Outcome:
         except subprocess.TimeoutExpired:
             process.kill()
             exit_code = process.wait()
-            _write_failure(job, f"stopped after {job.timeout_s:g} s (hydra.launcher.timeout_s)")
+            _write_failure(job, f"stopped after {job.timeout_s:g} s (sweep.job_timeout_s)")
         finally:
             if running is not None:
                 running.discard(process.pid)

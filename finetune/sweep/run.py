@@ -37,7 +37,9 @@ class Request:
     hydra_overrides: tuple[str, ...]
     """What every job gets besides, such as ``hydra.job_logging...``."""
     sweep: dict[str, Any]
-    launcher: dict[str, Any]
+    engine: str
+    options: dict[str, Any]
+    """Of the engine."""
     directory: Path
     directory_is_chosen: bool
     config: dict[str, Any]
@@ -50,16 +52,11 @@ def run_sweep(request: Request) -> int:
     """Run what is left of the sweep; gives the exit code.
 
     Raises:
-        ConfigError: a choice in ``sweep`` or ``hydra.launcher`` is wrong.
+        ConfigError: a choice in ``sweep`` is wrong.
     """
-    method, engine = request.sweep.get("method"), request.launcher.get("engine")
+    method = request.sweep.get("method")
     if method not in METHODS:
         raise ConfigError(f"sweep.method={method}; expected one of {', '.join(METHODS)}")
-    if engine not in ENGINES:
-        raise ConfigError(
-            "hydra/launcher: expected local, joblib, submitit_local, submitit_slurm or ray, which give every job "
-            "a process of its own; for Hydra's own launchers use hydra/sweeper=basic"
-        )
     space = dimensions(request.sweep["space"] or {}, request.overrides)
     sweep_id = identity([request.command[1:], method, space, request.sweep.get("seed")])
     directory = _directory(request, sweep_id)
@@ -113,7 +110,7 @@ def make_jobs(
                 command=(*request.command, *overrides, *extra),
                 working_directory=Path.cwd(),
                 environment=environments[index] if environments else {},
-                timeout_s=request.launcher.get("timeout_s"),
+                timeout_s=request.sweep["job_timeout_s"],
                 not_after=not_after,
             )
         )
@@ -130,7 +127,7 @@ def run_jobs(request: Request, record: Record, jobs: Sequence[Job]) -> None:
     log.info("%d jobs to run, %d done before, in %s", len(left), len(done), record.directory)
     if not left:
         return
-    for outcome in ENGINES[request.launcher["engine"]](left, request.launcher, record.directory):
+    for outcome in ENGINES[request.engine](left, request.options, record.directory):
         record.add(outcome)
 
 

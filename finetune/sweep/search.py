@@ -39,11 +39,7 @@ def search(request: Request, space: Sequence[Dimension], record: Record, sweep_i
         _enqueue_defaults(study, space, request)
     hours = request.sweep["max_hours"]
     stop_at = None if hours is None else time.monotonic() + 3600 * hours
-    batch = (
-        max(1, int(request.launcher.get("n_jobs") or 1))
-        if request.launcher["engine"] != "joblib"
-        else _workers(request)
-    )
+    batch = _at_once(request)
     _record_ended(study, request, record, space)
     trials = _left_running(study, record)
     while True:
@@ -55,7 +51,7 @@ def search(request: Request, space: Sequence[Dimension], record: Record, sweep_i
         jobs = _jobs(request, record, storage, study, trials, space)
         record.add_jobs(jobs)
         by_number = {trial.number: trial for trial in trials}
-        for outcome in ENGINES[request.launcher["engine"]](jobs, request.launcher, record.directory):
+        for outcome in ENGINES[request.engine](jobs, request.options, record.directory):
             _tell(study, by_number[outcome.number], outcome)
             record.add(outcome)
         trials = []
@@ -211,9 +207,10 @@ def _tell(study: Any, trial: Any, outcome: Outcome) -> None:
         study.tell(trial, outcome.value)
 
 
-def _workers(request: Request) -> int:
-    n_jobs = int(request.launcher["n_jobs"])
-    return len(os.sched_getaffinity(0)) if n_jobs == -1 else n_jobs
+def _at_once(request: Request) -> int:
+    """Trials that are proposed together: as many as run at the same time, where that is known."""
+    n_jobs = int(request.options.get("n_jobs", request.sweep["trials_at_once"]))
+    return len(os.sched_getaffinity(0)) if n_jobs == -1 else max(1, n_jobs)
 
 
 def _say_result(study: Any) -> None:

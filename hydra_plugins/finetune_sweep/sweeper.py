@@ -49,19 +49,24 @@ class FinetuneSweeper(Sweeper):
             sys.exit(cli.report(error))
 
     def _request(self, arguments: list[str]) -> Any:
+        from finetune.sweep.launchers import engine_and_options
         from finetune.sweep.run import Request, command_of_this_process
 
         assert self.config is not None
         hydra = self.config.hydra
         typed = [str(text) for text in hydra.overrides.hydra]
         config: Any = OmegaConf.to_container(self.config, resolve=False)
+        sweep: Any = OmegaConf.to_container(self.config.sweep, resolve=True)
+        launcher: Any = OmegaConf.to_container(hydra.launcher, resolve=True)
+        engine, options = engine_and_options(launcher, sweep["threads_per_job"])
         directory_is_chosen = any(text.lstrip("+").startswith("hydra.sweep.dir=") for text in typed)
         return Request(
             command=(*command_of_this_process(), *_config_options()),
             overrides=tuple(text for text in arguments if not text.lstrip("+~").startswith(("sweep=", "sweep."))),
             hydra_overrides=tuple(text for text in typed if not text.lstrip("+~").startswith(_OURS)),
-            sweep=OmegaConf.to_container(self.config.sweep, resolve=True),  # type: ignore[arg-type]
-            launcher=OmegaConf.to_container(hydra.launcher, resolve=True),  # type: ignore[arg-type]
+            sweep=sweep,
+            engine=engine,
+            options=options,
             directory=Path(hydra.sweep.dir).absolute(),
             directory_is_chosen=directory_is_chosen,
             config={key: value for key, value in config.items() if key != "hydra"},

@@ -63,7 +63,7 @@ def test_a_result_that_the_job_wrote_is_left_alone(tmp_path: Path) -> None:
 def test_a_job_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     found = _run(tmp_path, "import time; time.sleep(60)", timeout_s=0.2)
     assert (found.status, found.exit_code) == ("failed", -9)
-    assert found.error == "stopped after 0.2 s (hydra.launcher.timeout_s)"
+    assert found.error == "stopped after 0.2 s (sweep.job_timeout_s)"
 
 
 def test_no_job_begins_after_the_sweeps_time(tmp_path: Path) -> None:

@@ -78,8 +78,10 @@ def describe(
     }
 
 
-def write_checkpoint(payload: Mapping[str, Any], path: Path) -> None:
+def write_checkpoint(payload: Mapping[str, Any], path: Path, keep: Path | None = None) -> None:
     """Write ``payload`` (tensors and plain data), sealed with its hash, whole or not at all.
+
+    What stood at ``path`` becomes ``keep``, once the new file is safe on the disk.
 
     Raises:
         TrainingError: the disk is full or the file cannot be written; what stood there before is untouched.
@@ -91,6 +93,8 @@ def write_checkpoint(payload: Mapping[str, Any], path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_synced(part, content)
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(part, path)
         _sync_folder(path.parent)
     except OSError as error:

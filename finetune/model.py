@@ -134,7 +134,8 @@ class ImageClassifier(lightning.LightningModule):
         else:
             logits_BK = self._logits(batch)
         loss: Tensor = self.loss(logits_BK.float(), targets)
-        self.train_loss.update(loss.detach(), len(batch.indices))
+        finite = torch.isfinite(loss.detach())  # a step that is not finite ends the run, or is left out of the mean too
+        self.train_loss.update(torch.where(finite, loss.detach(), 0.0), finite * len(batch.indices))
         return loss + self._pull() if self.anchor else loss
 
     def configure_gradient_clipping(

@@ -34,7 +34,8 @@ class Stage:
 
 def is_norm(module: nn.Module) -> bool:
     """Whether ``module`` is a normalisation layer (batch, layer, group, instance, RMS) with parameters of its own."""
-    return "norm" in type(module).__name__.lower() and any(True for _ in module.parameters(recurse=False))
+    name = type(module).__name__.lower().replace("normfree", "")  # NFNets have none
+    return "norm" in name and any(True for _ in module.parameters(recurse=False))
 
 
 def divide(network: nn.Module) -> tuple[Stage, ...]:

@@ -10,7 +10,8 @@ an optimizer step has just ended, because half-accumulated gradients are not sto
 
 from __future__ import annotations
 
-import os
+import logging
+import math
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -21,16 +22,20 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from finetune.callback.ema import EMA
 from finetune.checkpoint import PREFIX, read_payload, write_checkpoint
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, TrainingError
 from finetune.run_directory import RunDirectory
+
+log = logging.getLogger(__name__)
+PREVIOUS = "previous.ckpt"
 
 
 class SealedCheckpointIO(CheckpointIO):
     """Lightning's door to our checkpoint file: atomic, hashed, plain data only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write whole or not at all."""
-        write_checkpoint(checkpoint, Path(path))
+        """Write whole or not at all; what stood there becomes ``previous.ckpt``."""
+        path = Path(path)
+        write_checkpoint(checkpoint, path, keep=path.with_name(PREVIOUS))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read with the hash checked; never executes anything, whatever ``weights_only`` says."""
@@ -76,7 +81,7 @@ class Checkpointing(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Every N optimizer steps, except at the end of an epoch, whose own checkpoint follows in a moment."""
         step = trainer.global_step
-        due = self.every_n_steps and step % self.every_n_steps == 0 and step != self.saved_step
+        due = self.every_n_steps and step % self.every_n_steps == 0 and not self.is_saved(trainer)
         if due and at_step_boundary(trainer) and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self.save_last(trainer)
 
@@ -91,32 +96,44 @@ class Checkpointing(Callback):
         if self.monitor not in metrics:
             raise ConfigError(f"monitor={self.monitor} is not measured; measured are {', '.join(sorted(metrics))}")
         value = float(metrics[self.monitor])
-        better = not self.best or (value > self.best["value"] if self.mode == "max" else value < self.best["value"])
-        if better:
+        if not math.isfinite(value):
+            log.warning("epoch %d: %s is %s, so these weights cannot become best.ckpt", trainer.current_epoch + 1, self.monitor, value)
+        elif not self.best or (value > self.best["value"] if self.mode == "max" else value < self.best["value"]):
             self.best = {"name": self.monitor, "value": value, "epoch": trainer.current_epoch}
             self._keep_best(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The epoch's checkpoint, where it is due."""
         last_epoch = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
-        due = trainer.strategy.broadcast(time.monotonic() - self._saved_s >= self.min_interval_s)
-        if due or last_epoch:
+        steps_due = 0 < self.every_n_steps <= trainer.global_step - max(self.saved_step, 0)
+        time_due = trainer.strategy.broadcast(time.monotonic() - self._saved_s >= self.min_interval_s)
+        if time_due or steps_due or last_epoch:
             self.save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Whatever ended the fit, its last epoch is saved."""
-        if self.saved_step != trainer.global_step:
+        """Whatever ended the fit, its last epoch is saved.
+
+        Raises:
+            TrainingError: no epoch had a finite monitor, so there is no model to keep.
+        """
+        if not self.best:
+            raise TrainingError(
+                f"monitor={self.monitor} was not finite in any epoch, so there is no best model; "
+                "take another monitor, or lower optimizer.lr"
+            )
+        if not self.is_saved(trainer):
             self.save_last(trainer)
+
+    def is_saved(self, trainer: Trainer) -> bool:
+        """Whether ``last.ckpt`` holds the newest optimizer step."""
+        return self.saved_step == trainer.global_step
 
     def save_last(self, trainer: Trainer) -> None:
         """Write ``best.ckpt`` if it is new, then ``last.ckpt``; what stood there becomes ``previous.ckpt``."""
         if self._unwritten_best is not None:
             write_checkpoint(self._unwritten_best, self.run.best)
             self._unwritten_best = None
-        last = self.run.last
-        if trainer.is_global_zero and last.exists():
-            os.replace(last, last.with_name("previous.ckpt"))
-        trainer.save_checkpoint(last)
+        trainer.save_checkpoint(self.run.last)
         self.saved_step = trainer.global_step
         self._saved_s = time.monotonic()
 

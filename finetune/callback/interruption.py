@@ -66,8 +66,10 @@ class Interruption(Callback):
             self._leave(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave after the epoch's own checkpoint."""
+        """Leave after the epoch's own checkpoint, or after writing it where it was not due."""
         if self._asked(trainer):
+            if not self.checkpointing.is_saved(trainer):
+                self.checkpointing.save_last(trainer)
             self.training = False
             raise Interrupted(self.received)
 
@@ -76,6 +78,10 @@ class Interruption(Callback):
         self.training = False
         if self.received:
             raise Interrupted(self.received)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Likewise when the resumed run had already trained to its end, where no train end is announced."""
+        self.training = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Where the epoch's batches are done but not its validation, say so in the loop's progress."""

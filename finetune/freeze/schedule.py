@@ -15,6 +15,7 @@ Sources: linear probing then fine-tuning, Kumar et al. 2022 (arXiv:2202.10054); 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -136,11 +137,20 @@ def _malformed(phases: Sequence[dict[str, Any]]) -> list[ConfigError]:
         problems.extend(
             ConfigError(f"{where}.{key}={fields[key]!r}: a positive number is expected")
             for key in limits
-            if isinstance(fields[key], bool) or not isinstance(fields[key], int | float) or fields[key] <= 0
+            if isinstance(fields[key], bool) or not isinstance(fields[key], int | float) or not fields[key] > 0
         )
+        problems.extend(
+            ConfigError(
+                f"{where}.{key}={fields[key]!r}: a whole number of epochs, or a share of the run below 1, is expected"
+            )
+            for key in limits
+            if isinstance(fields[key], float) and fields[key] > 1 and not fields[key].is_integer()
+        )
+        if number == 0 and fields.get("rewarm_epochs"):
+            problems.append(ConfigError(f"{where}.rewarm_epochs: the first phase has scheduler.warmup_epochs instead"))
         for key in ("lr_scale", "rewarm_epochs"):
             value = fields.get(key, 0.0)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 problems.append(ConfigError(f"{where}.{key}={value!r}: a number of 0 or more is expected"))
         if fields.get("batch_norm", "live") not in ("live", "frozen"):
             problems.append(ConfigError(f"{where}.batch_norm={fields['batch_norm']!r}: 'live' or 'frozen' is expected"))
@@ -176,7 +186,11 @@ def _phase(fields: dict[str, Any], start: int, end: int, stages: tuple[Stage, ..
     whole: list[str] = []
     norm: list[str] = []
     for pattern in fields["train"]:
-        (norm if pattern.endswith(NORM_SUFFIX) else whole).extend(select(pattern, stages))
+        selected = select(pattern, stages)
+        of_norms = pattern.endswith(NORM_SUFFIX)
+        if of_norms and not any(stage.norm_parameters for stage in stages if stage.name in selected):
+            raise ConfigError(f"freeze: {pattern!r} matches no normalisation layer in {', '.join(selected)}")
+        (norm if of_norms else whole).extend(selected)
     return Phase(
         start=start,
         end=end,

@@ -69,8 +69,8 @@ class CsvLogger(Logger):
             return
         rows = self._loaded_rows()
         number = int(float(epoch)) if epoch is not None else (int(rows[-1]["epoch"]) if rows else 0)
-        if self._resumed:  # rows from here on are computed again
-            rows[:] = [row for row in rows if int(row["epoch"]) < number]
+        if self._resumed:  # later rows are computed again; this one may have begun before the interruption
+            rows[:] = [row for row in rows if int(row["epoch"]) <= number]
             self._resumed = False
         row = next((row for row in reversed(rows) if int(row["epoch"]) == number), None)
         if row is None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from finetune.data.listing import Listing, has_image, subfolders, walk
+from finetune.data.listing import Listing, has_image, identity, subfolders, walk_all
 from finetune.data.options import LoaderOptions, SplitOptions
 from finetune.errors import DataError, combine
 
@@ -107,14 +107,15 @@ class FolderData:
         if isinstance(layout, str):
             raise DataError(layout)
         listing = Listing()
-        base, seen = os.fsencode(root), set[tuple[int, int]]()
-        counts = {}
-        for folder, names in layout.splits.values():
-            for name in names:
-                place = os.path.join(folder, name)
-                counts[place] = walk(base, place, listing, seen)
+        base = os.fsencode(root)
+        # a link back to the root or to a split's folder must not list everything again as one class
+        seen = {identity(os.path.join(base, folder)) for folder, _ in (*layout.splits.values(), (b"", []))}
+        places = [os.path.join(folder, name) for folder, names in layout.splits.values() for name in names]
+        walk_all(base, places, listing, seen)
         if classes is None and self.class_from == "top":
-            wrong = _class_problems(self.path, layout, lambda place: counts[place] > 0)
+            depth = {folder.count(b"/") + 1 + bool(folder) for folder, _ in layout.splits.values()}.pop()
+            filled = {b"/".join(folder.split(b"/")[:depth]) for folder, _ in listing.folders}
+            wrong = _class_problems(self.path, layout, filled.__contains__)
             if wrong:
                 raise combine([DataError(text) for text in wrong])
         table = labelled(self.path, root, layout, listing, class_from=self.class_from, classes=classes)

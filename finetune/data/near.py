@@ -3,8 +3,8 @@
 An image's likeness is taken from its 16 x 16 average: 30 coarse numbers (the 3 x 3 lowest frequencies of each colour
 channel as shares of its contrast, and the mean colour) and 100 fine ones (10 x 10 frequencies of the luminance).
 SciPy's k-d tree finds those that are close in the coarse numbers, at most five a picture, so that 100,000 frames of one
-video cost no more than as many photographs (10 s on two cores); the fine numbers confirm. Measured on 260 drawings and 300
-synthetic photographs: half size, JPEG quality 60 or 30 and a crop of 1% a side are found in at least 99.6% of all
+video cost no more than as many photographs (10 s on two cores); the fine numbers confirm. Measured on 260 drawings and
+300 synthetic photographs: half size, JPEG quality 60 or 30 and a crop of 1% a side are found in at least 99.6% of all
 cases, a crop of 2% in 54% of the drawings and all photographs; no two unlike photographs are confused. Among drawings,
 what differs in a detail only (two playing cards of one suit) may be. Mirrored and rotated copies are not sought.
 """

@@ -1,0 +1,239 @@
+"""A folder of everything that breaks image loaders: each file is used or named with a reason; nothing is touched."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from finetune.data.examine import examine
+from finetune.data.folder import FolderData
+from finetune.data.image import decode
+from finetune.errors import ImageError
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, write_hostile: Callable, photograph: Callable) -> tuple:
+    root = tmp_path_factory.mktemp("hostile")
+    (root / "odd").mkdir()
+    (root / "plain").mkdir()
+    expected = write_hostile(root / "odd")
+    for seed in range(6):
+        Image.fromarray(photograph(seed, height=64, width=80)).save(root / "plain" / f"{seed}.png")
+    return root, expected
+
+
+def fingerprint(root: Path) -> str:
+    """Names, kinds, sizes, times and contents of a whole tree."""
+    digest = hashlib.sha256()
+    for folder, names, files in os.walk(os.fsencode(root)):
+        for name in sorted(names + files):
+            status = os.lstat(os.path.join(folder, name))  # noqa: PTH118
+            digest.update(name + repr((status.st_mode, status.st_size, status.st_mtime_ns)).encode())
+            if stat.S_ISREG(status.st_mode):
+                digest.update(Path(os.fsdecode(os.path.join(folder, name))).read_bytes())  # noqa: PTH118
+    return digest.hexdigest()
+
+
+def test_the_corpus_holds_at_least_55_kinds(corpus: tuple) -> None:
+    assert len(corpus[1]) >= 55
+
+
+def test_every_file_gets_the_verdict_that_a_person_would_give(corpus: tuple) -> None:
+    root, expected = corpus
+    before = fingerprint(root)
+    table = FolderData(0, path=str(root)).load()
+    report = examine(table, progress=False)
+    assert fingerprint(root) == before
+    rows = {table.name(row).partition(b"/")[2]: row for row in range(len(table)) if table.name(row).startswith(b"odd/")}
+    wrong = []
+    for name, verdict in expected.items():
+        kind, _, words = verdict.partition(": ")
+        row = rows.get(name)
+        got = "ignored"
+        if row is not None:
+            got = f"unreadable: {report.unreadable[row]}" if row in report.unreadable else "ok"
+            got = f"suspect: {report.suspect[row]}" if row in report.suspect else got
+        if not got.startswith(kind) or words not in got:
+            wrong.append((name, verdict, got))
+    assert wrong == []
+    assert set(rows) <= set(expected)
+    assert sum(table.source.ignored.values()) == sum(verdict == "ignored" for verdict in expected.values())
+    assert len(report.clean()) == len(table) - len(report.unreadable)
+
+
+def test_names_that_are_not_utf8_reach_every_report(corpus: tuple, tmp_path: Path) -> None:
+    table = FolderData(0, path=str(corpus[0])).load()
+    report = examine(table, progress=False)
+    text = json.dumps(report.to_dict(), ensure_ascii=False)
+    text.encode("utf-8")
+    table.write_csv(tmp_path / "split.csv")
+    assert b"odd/not-utf8-\xff\xfe.jpg" in (tmp_path / "split.csv").read_bytes()
+    again = FolderData(0, path=str(corpus[0]), split_file=str(tmp_path / "split.csv")).load()
+    assert again.names == table.names
+    assert (again.split == table.split).all()
+
+
+def mutated(data: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
+    """One of six kinds of damage somewhere in the file."""
+    kind = ("cut", "flip", "zero", "noise", "delete", "insert")[int(rng.integers(6))]
+    body = bytearray(data)
+    place = int(rng.integers(2, len(body) - 66))
+    if kind == "cut":
+        del body[len(body) - int(rng.integers(2, len(body) - 2)) :]
+    elif kind == "flip":
+        for spot in rng.integers(2, len(body), 10):
+            body[spot] ^= 1 << int(rng.integers(8))
+    elif kind == "zero":
+        body[place : place + 64] = bytes(64)
+    elif kind == "noise":
+        body[place : place + 64] = rng.bytes(64)
+    elif kind == "delete":
+        del body[place : place + 64]
+    else:
+        body[place:place] = rng.bytes(64)
+    return kind, bytes(body)
+
+
+@pytest.mark.slow
+def test_500_mutations_of_good_images_kill_no_process(tmp_path: Path, photograph: Callable) -> None:
+    rng = np.random.default_rng(7)
+    kinds = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000")
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+    for number in range(500):
+        kind = kinds[number % len(kinds)]
+        file = tmp_path / "ab"[number % 2] / f"{number}.{kind.lower()}.jpg"
+        Image.fromarray(photograph(number % 40, height=96, width=128)).save(file, kind)
+        file.write_bytes(mutated(file.read_bytes(), rng)[1])
+    report = examine(FolderData(0, path=str(tmp_path)).load(), progress=False)
+    assert len(report.table) == 500
+    assert not [reason for reason in report.unreadable.values() if "crashes" in reason or "takes more" in reason]
+
+
+def flagged(data: bytes) -> bool:
+    try:
+        return bool(decode(data, min_size_px=32).damage)
+    except ImageError:
+        return True
+
+
+@pytest.mark.slow
+def test_cut_jpegs_are_all_flagged_damaged_scans_mostly_and_clean_ones_never(photograph: Callable) -> None:
+    rng = np.random.default_rng(11)
+    clean = [
+        simplejpeg.encode_jpeg(photograph(seed, height=120, width=160), quality=int(rng.integers(50, 98)))
+        for seed in range(1000)
+    ]
+    assert not any(map(flagged, clean))
+    assert all(flagged(data[: len(data) - int(rng.integers(2, len(data) - 2))]) for data in clean)
+    caught = 0
+    for data in clean:
+        body = bytearray(data)
+        start = body.index(b"\xff\xda") + 14
+        place = int(rng.integers(start, len(body) - 66))
+        damage = int(rng.integers(4))
+        if damage == 0:
+            for spot in rng.integers(start, len(body) - 2, 10):
+                body[spot] ^= 1 << int(rng.integers(8))
+        elif damage == 1:
+            body[place : place + 64] = rng.bytes(64)
+        elif damage == 2:
+            del body[place : place + 64]
+        else:
+            body[place:place] = rng.bytes(64)
+        caught += flagged(bytes(body))
+    assert caught >= 800
+
+
+def test_a_decoder_that_dies_or_hangs_costs_one_verdict(
+    tmp_path: Path, photograph: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The examining process is replaced by one whose decoder crashes and hangs on command."""
+    for label in ("a", "b"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(photograph(number)).save(tmp_path / "set" / label / f"{number}.webp")
+    (tmp_path / "set" / "a" / "2.webp").write_bytes(b"CRASH")
+    (tmp_path / "set" / "b" / "3.webp").write_bytes(b"HANG")
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(
+        "import os, time\n"
+        "import finetune.data.image as image\n"
+        "real = image.read_bytes\n"
+        "def read_bytes(path):\n"
+        "    data = real(path)\n"
+        "    if data == b'CRASH': os.kill(os.getpid(), 11)\n"
+        "    if data == b'HANG': time.sleep(60)\n"
+        "    return data\n"
+        "image.read_bytes = read_bytes\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(hook))
+    monkeypatch.setattr("finetune.data.examiners.FILE_TIMEOUT_S", 2.0)
+    started = time.monotonic()
+    report = examine(FolderData(0, path=str(tmp_path / "set")).load(), workers=2, progress=False)
+    assert time.monotonic() - started < 30
+    reasons = {report.table.relative(row): reason for row, reason in report.unreadable.items()}
+    assert set(reasons) == {"a/2.webp", "b/3.webp"}
+    assert "crashes the decoder" in reasons["a/2.webp"]
+    assert "takes more than 2 s" in reasons["b/3.webp"]
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_check_and_an_epoch_of_training_get_through_the_corpus(corpus: tuple, tmp_path: Path) -> None:
+    root, expected = corpus
+    before = fingerprint(root)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "XDG_CACHE_HOME": str(tmp_path)}
+    check = subprocess.run(
+        [sys.executable, "-m", "finetune.check", f"data.path={root}", f"hydra.run.dir={tmp_path / 'check'}"],
+        capture_output=True, text=True, timeout=120, env=environment, errors="replace",
+    )  # fmt: skip
+    assert check.returncode == 0, check.stderr
+    report = json.loads((tmp_path / "check" / "data_report.json").read_text(encoding="utf-8"))
+    assert report["num_unreadable"] == sum(verdict.startswith("unreadable") for verdict in expected.values())
+    train = subprocess.run(
+        [
+            sys.executable, "-m", "finetune.train", f"data.path={root}", f"hydra.run.dir={tmp_path / 'run'}",
+            "backbone.name=test_resnet.r160_in1k", "backbone.weights=none", "data.image_size=32", "trainer=cpu",
+            "trainer.max_epochs=1", "logger=csv", "report=none", "data.max_bad_fraction=0.9",
+        ],
+        capture_output=True, text=True, timeout=240, env=environment, errors="replace",
+    )  # fmt: skip
+    assert train.returncode == 0, train.stderr[-2000:]
+    assert "Traceback" not in train.stdout + train.stderr
+    assert json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["status"] == "completed"
+    assert fingerprint(root) == before
+
+
+def test_random_bytes_in_many_files_never_raise_anything_but_an_image_error(tmp_path: Path) -> None:
+    generator = random.Random(5)
+    heads = [
+        b"",
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"GIF89a",
+        b"II*\0",
+        b"BM",
+        b"RIFF\0\0\0\0WEBP",
+        b"P6 9 9 255\n",
+        b"qoif",
+    ]
+    for number in range(200):
+        data = heads[number % len(heads)] + generator.randbytes(generator.randrange(1, 400))
+        with contextlib.suppress(ImageError):
+            decode(data, max_pixels=1_000_000)

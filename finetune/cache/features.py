@@ -5,17 +5,18 @@ there, the preprocessing, the image's bytes and the augmentation. It is computed
 in a content-addressed store that epochs, runs, concurrent jobs and the final evaluation share. With the backbone wholly
 frozen a probe then costs one pass over the images and milliseconds an epoch.
 
-What is stored is float32, or bfloat16 in runs that train in bfloat16 (8 bits of mantissa; features
-differ from float32 ones as those of a live forward pass under autocast do). The head is then trained on exactly these features in float32. While the backbone is wholly frozen the plain
-view of each image is used (``views: 0``), as linear probes do; phases that train part of the backbone keep their
-augmentation, so they are stored only with ``views: K`` or without augmentation, and computed live otherwise.
+What is stored is float32, or bfloat16 in runs that train in bfloat16 (8 bits of mantissa; features differ from float32
+ones as those of a live forward pass under autocast do). The head is then trained on exactly these features in float32.
+While the backbone is wholly frozen the plain view of each image is used (``views: 0``), as linear probes do; phases
+that train part of the backbone keep their augmentation, so they are stored only with ``views: K`` or without
+augmentation, and computed live otherwise.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,28 +33,27 @@ from finetune.cache.store import (
     Digests,
     Features,
     FeatureStore,
-    StoreFullError,
-    in_memory,
+    default_root,
     key_of,
     weights_digest,
 )
 from finetune.cache.trunk import Trunk, difference, rest_of
 from finetune.freeze.schedule import FreezeSchedule, Phase
 from finetune.preprocessing import Preprocessing
-from finetune.run_directory import versions
 
 log = logging.getLogger(__name__)
 Rows = npt.NDArray[np.int64]
 _SAME = 1e-4
 """Relative difference that folding and reordered float32 sums explain; measured 1e-7 to 2e-6."""
 _MOST_LOST = 0.15
-"""Relative difference that bfloat16 may make; measured .003 (ResNet-18) to .065 (EfficientNet-Lite0, .056 under autocast)."""
+"""Relative difference that bfloat16 may make; measured .003 (ResNet-18) to .065 (EfficientNet-Lite0; live .056)."""
+_DECISIVE = ("torch", "timm", "pillow", "simplejpeg", "opencv-python-headless", "albumentations")
 PLAIN = -1
 """The view without augmentation."""
 
 
 class ImageSource(NamedTuple):
-    """What the cache asks of the data: bytes' digests, decoded uint8 images in batches of (rows, B C H W), a few images."""
+    """What the cache asks of the data: digests of bytes, uint8 images in batches of (rows, B C H W), an example."""
 
     digests: Callable[[Rows], Digests]
     images: Callable[[Rows, int], Iterator[tuple[Rows, Tensor]]]
@@ -116,9 +116,10 @@ class FeatureReuse:
         self._trunks: dict[Boundary, Trunk | None] = {}
         self._rests: dict[int, nn.Module] = {}
         self._features: dict[tuple[str, bytes], Features] = {}
+        self._refused = False
 
     def boundary(self, epoch: int) -> Boundary | None:
-        """The boundary of the phase of ``epoch``; None when nothing below the head is frozen or augmentation moves it."""
+        """The boundary of the phase of ``epoch``; None when nothing below the head is frozen, or its input changes."""
         phase = self.schedule.phase(epoch)
         if phase not in self._boundaries:
             self._boundaries[phase] = self._find_boundary(phase)
@@ -128,12 +129,7 @@ class FeatureReuse:
         """What of the backbone a batch of stored activations still has to pass in ``epoch``; None: nothing."""
         boundary = self.boundary(epoch)
         assert boundary is not None
-        stages = self.schedule.stages
-        if boundary.below == len(stages) - 1:
-            return None
-        if boundary.below not in self._rests:
-            self._rests[boundary.below] = rest_of(self.network.get_submodule("backbone"), stages, boundary.below)
-        return self._rests[boundary.below]
+        return self._rest(boundary)
 
     def features(self, epoch: int, rows: Rows, *, training: bool) -> Features | None:
         """Activations of ``rows`` for ``epoch``, from memory, from the store, or computed now; None: compute live."""
@@ -141,7 +137,18 @@ class FeatureReuse:
         if boundary is None:
             return None
         view = epoch % self.cache.views if training and self.cache.views else PLAIN
-        key = key_of(
+        return self._activations(boundary, rows, view)
+
+    def pooled(self, rows: Rows) -> Features | None:
+        """Pooled features of the plain view of ``rows`` by the backbone as it stands now, whatever the schedule."""
+        stages = self.schedule.stages
+        below = len(stages) - 1
+        weights = weights_digest(_tensors_below(self.network, stages, below))
+        return self._activations(Boundary(below, "pooled", weights), rows, PLAIN)
+
+    def key(self, boundary: Boundary, view: int) -> str:
+        """Names everything that activations of ``view`` at ``boundary`` depend on besides the images themselves."""
+        return key_of(
             format=1,
             weights=boundary.weights,
             boundary=boundary.name,
@@ -149,17 +156,29 @@ class FeatureReuse:
             view=PLAIN if view == PLAIN else [view, self.identity["transform"], self.identity["seed"]],
             backbone=self.identity["backbone"],
             dtype=str(self.dtype),
-            versions={name: version for name, version in versions().items() if name in ("torch", "timm")},
+            versions=_versions(),
+            device=next(self.network.parameters()).device.type,
         )
+
+    def _activations(self, boundary: Boundary, rows: Rows, view: int) -> Features | None:
+        key = self.key(boundary, view)
         which = (key, rows.tobytes())
         if which not in self._features:
             digests = self.source.digests(rows)
             missing = not self.store.has(key, digests)
-            trunk = self._trunk(epoch, boundary, len(rows)) if missing else None
+            trunk = self._trunk(boundary, len(rows)) if missing else None
             if missing and trunk is None:
                 return None
             self._features[which] = self._fetch(key, boundary, trunk, rows, digests, view)
         return self._features[which]
+
+    def _rest(self, boundary: Boundary) -> nn.Module | None:
+        stages = self.schedule.stages
+        if boundary.below == len(stages) - 1:
+            return None
+        if boundary.below not in self._rests:
+            self._rests[boundary.below] = rest_of(self.network.get_submodule("backbone"), stages, boundary.below)
+        return self._rests[boundary.below]
 
     def _fetch(
         self, key: str, boundary: Boundary, trunk: Trunk | None, rows: Rows, digests: Digests, view: int
@@ -177,11 +196,10 @@ class FeatureReuse:
                     yield np.array([position_of[row] for row in readable.tolist()], dtype=np.int64), values
                     bar.update(len(readable))
 
-        try:
-            features, there = self.store.fetch(key, digests, compute)
-        except StoreFullError as error:
-            log.warning("features: %s has no room (%s); they are kept in memory for this run", self.cache.root, error)
-            features, there = in_memory(error.computed, len(rows)), 0
+        features, there, refused = self.store.fetch(key, digests, compute)
+        if refused and not self._refused:
+            self._refused = True
+            log.warning("features: they cannot be stored (%s) and stay in memory for this run; see cache.dir", refused)
         seconds = time.monotonic() - started
         log.info("features  %d of %d from cache (%s), %.1f s", there, len(rows), boundary.name, seconds)
         return features
@@ -202,18 +220,16 @@ class FeatureReuse:
                 return None
         return Boundary(below, name, weights_digest(_tensors_below(self.network, stages, below)))
 
-    def _trunk(self, epoch: int, boundary: Boundary, num_images: int) -> Trunk | None:
+    def _trunk(self, boundary: Boundary, num_images: int) -> Trunk | None:
         """The fast trunk of a boundary, checked against the plain network once; None says that the phase runs live."""
         if boundary not in self._trunks:
-            self._trunks[boundary] = self._checked_trunk(epoch, boundary, num_images)
-            if self._trunks[boundary] is None:
-                self._boundaries[self.schedule.phase(epoch)] = None
+            self._trunks[boundary] = self._checked_trunk(boundary, num_images)
         return self._trunks[boundary]
 
-    def _checked_trunk(self, epoch: int, boundary: Boundary, num_images: int) -> Trunk | None:
+    def _checked_trunk(self, boundary: Boundary, num_images: int) -> Trunk | None:
         backbone = self.network.get_submodule("backbone")
         trunk = Trunk(backbone, self.schedule.stages, boundary.below, self.preprocessing)
-        rest = self.rest(epoch)
+        rest = self._rest(boundary)
         images_BCHW = self.source.example().to(next(backbone.parameters()).device)
         if difference(backbone, trunk, rest, images_BCHW) > _SAME:
             log.info("features  live: this network cannot be entered at the %s", boundary.name)
@@ -234,10 +250,9 @@ class FeatureReuse:
         return trunk
 
 
-def default_root() -> Path:
-    """``finetune/features`` below the user's cache directory (XDG_CACHE_HOME, else ~/.cache)."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "finetune" / "features"
+def _versions() -> dict[str, str]:
+    """Of what decodes, augments and computes."""
+    return {name: importlib.metadata.version(name) for name in _DECISIVE}
 
 
 def digest_files(paths: Iterator[Path]) -> Digests:

@@ -1,9 +1,10 @@
 """A content-addressed store of activations: what was computed once is read by every epoch, run and job that needs it.
 
-A key names everything that an activation depends on besides the image (``key_of``); below it, shards map the sha256 of an
-image's bytes to its activation. A shard is written beside its place, synced and renamed, so a killed writer leaves
+A key names everything that an activation depends on besides the image (``key_of``); below it, shards map the sha256 of
+an image's bytes to its activation. A shard is written beside its place, synced and renamed, so a killed writer leaves
 whole shards or none; writers of one key take turns by a file lock, which the system releases when a process dies, so
-concurrent jobs compute each image once. Reading is memory-mapped.
+concurrent jobs compute each image once. Where the disk is full or the folder may not be written, what was computed is
+handed over in memory. Reading is memory-mapped.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,15 +35,12 @@ Digests = npt.NDArray[np.uint8]
 Chunk = tuple[npt.NDArray[np.int64], Tensor]
 """Positions (among those asked for) and their activations, first dimension equal."""
 Compute = Callable[[npt.NDArray[np.int64]], Iterator[Chunk]]
+Shard = tuple[Tensor, Digests]
+"""Activations and the digests of their images, first dimension equal."""
 _SHARD_BYTES = 64 * 2**20
-
-
-class StoreFullError(OSError):
-    """The disk has no room for what was computed; ``computed`` holds it, so that nothing is lost."""
-
-    def __init__(self, reason: str, computed: list[Chunk]) -> None:
-        super().__init__(reason)
-        self.computed = computed
+_SHARD_S = 60.0
+"""A killed writer loses at most so many seconds of work."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,14 @@ class Features:
         return found
 
 
+class Fetched(NamedTuple):
+    """``features``, how many of them were ``there`` before, and why some could not be stored (empty: they were)."""
+
+    features: Features
+    there: int
+    refused: str
+
+
 def key_of(**parts: Any) -> str:
     """The key of what ``parts`` (plain data) describe: weights, preprocessing, boundary, view, precision, versions."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -83,6 +91,12 @@ def weights_digest(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def default_root() -> Path:
+    """``finetune/features`` below the user's cache directory (XDG_CACHE_HOME, else ~/.cache)."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "finetune" / "features"
+
+
 class FeatureStore:
     """Keys below ``root``; nothing is created before something is stored."""
 
@@ -91,30 +105,33 @@ class FeatureStore:
 
     def has(self, key: str, digests: Digests) -> bool:
         """Whether every one of these images is stored."""
-        return bool(_locate(self._folder(key), digests).present_N.all())
+        return bool(_locate(_shards(self._folder(key)), digests).present_N.all())
 
-    def fetch(self, key: str, digests: Digests, compute: Compute) -> tuple[Features, int]:
-        """Activations of the images with these digests, and how many of them were there already.
+    def fetch(self, key: str, digests: Digests, compute: Compute) -> Fetched:
+        """Activations of the images with these digests.
 
         ``compute`` is called at most once, with the positions of the first occurrence of each missing image, and may
-        leave images out (unreadable ones); those stay absent.
-
-        Raises:
-            StoreFullError: the disk is full; the error carries what was computed.
+        leave images out (unreadable ones); those stay absent. A disk that is full or read-only is no error: what could
+        not be stored stays in memory, and ``refused`` says why.
         """
         folder = self._folder(key)
-        known = _locate(folder, digests)
+        known = _locate(_shards(folder), digests)
         if known.present_N.all():
             _touch(folder)
-            return known, len(digests)
-        with _turn(folder):
-            known = _locate(folder, digests)  # another process may have been faster
-            there = int(known.present_N.sum())
-            missing = np.flatnonzero(~known.present_N)
+            return Fetched(known, len(digests), "")
+        kept: list[Shard] = []
+        refused = ""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(_turn(folder))
+            except OSError as error:
+                refused = str(error)
+            known = _locate(_shards(folder), digests)  # another process may have been faster
+            missing = np.flatnonzero(~known.present_N & digests.any(axis=1))  # zeros: the file could not be read
             first = missing[np.unique(digests[missing], axis=0, return_index=True)[1]]
             if len(first):
-                _write_all(folder, digests, compute(np.sort(first)))
-        return _locate(folder, digests), there
+                kept, refused = _write_all(folder, digests, compute(np.sort(first)), refused)
+        return Fetched(_locate([*_shards(folder), *kept], digests), int(known.present_N.sum()), refused)
 
     def sizes(self) -> list[tuple[str, int, float]]:
         """(key, bytes, last use in seconds since the epoch), least recently used first."""
@@ -126,43 +143,41 @@ class FeatureStore:
         return sorted(rows, key=lambda row: row[2])
 
     def prune(self, max_bytes: int) -> list[str]:
-        """Delete least recently used keys until at most ``max_bytes`` remain; gives the keys that went."""
+        """Delete least recently used keys, none that is being filled, until at most ``max_bytes`` remain.
+
+        Gives the keys that went. Runs that have read them keep what they have.
+        """
         rows = self.sizes()
         total = sum(size for _, size, _ in rows)
         gone: list[str] = []
         for key, size, _ in rows:
             if total <= max_bytes:
                 break
-            shutil.rmtree(self._folder(key))
-            total -= size
-            gone.append(key)
+            if _remove(self._folder(key)):
+                total -= size
+                gone.append(key)
         return gone
 
     def _folder(self, key: str) -> Path:
         return self.root / key[:2] / key
 
 
-def in_memory(chunks: list[Chunk], count: int) -> Features:
-    """Features that stand on no disk."""
-    piece_N = np.full(count, -1, dtype=np.int32)
-    row_N = np.zeros(count, dtype=np.int64)
-    for number, (positions, values) in enumerate(chunks):
-        piece_N[positions] = number
-        row_N[positions] = np.arange(len(values))
-    return Features(tuple(values for _, values in chunks), piece_N, row_N)
-
-
-def _locate(folder: Path, digests: Digests) -> Features:
-    """Where each digest stands among the whole shards of ``folder``."""
-    pieces: list[Tensor] = []
-    names: list[Digests] = []
+def _shards(folder: Path) -> list[Shard]:
+    """The whole shards of ``folder``, their activations memory-mapped."""
+    found: list[Shard] = []
     for shard in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(shard, framework="pt") as file:
-                pieces.append(file.get_tensor("features"))
-                names.append(file.get_tensor("digests").numpy())
+                found.append((file.get_tensor("features"), file.get_tensor("digests").numpy()))
         except (SafetensorError, OSError):  # not ours, or broken by a file system's crash: as if it were not there
             continue
+    return found
+
+
+def _locate(shards: list[Shard], digests: Digests) -> Features:
+    """Where each digest stands among ``shards``."""
+    pieces = tuple(values for values, _ in shards)
+    names = [digests for _, digests in shards]
     piece_N = np.full(len(digests), -1, dtype=np.int32)
     row_N = np.zeros(len(digests), dtype=np.int64)
     if pieces:
@@ -176,44 +191,55 @@ def _locate(folder: Path, digests: Digests) -> Features:
         hit = stored[found] == wanted
         piece_N[hit] = piece_of[found[hit]]
         row_N[hit] = row_of[found[hit]]
-    return Features(tuple(pieces), piece_N, row_N)
+    return Features(pieces, piece_N, row_N)
 
 
 def _sortable(digests: Digests) -> npt.NDArray[np.bytes_]:
     return np.ascontiguousarray(digests).view("S32").reshape(-1)
 
 
-def _write_all(folder: Path, digests: Digests, chunks: Iterator[Chunk]) -> None:
-    """Write shards as they fill up; on a full disk, compute the rest and hand over everything."""
+def _write_all(folder: Path, digests: Digests, chunks: Iterator[Chunk], refused: str) -> tuple[list[Shard], str]:
+    """Write shards as they fill up; once that fails (``refused``), keep the rest. Gives what was kept, and why."""
     pending: list[Chunk] = []
-    failed: OSError | None = None
+    kept: list[Shard] = []
+    started = time.monotonic()
+
+    def flush() -> None:
+        nonlocal refused, started
+        positions = np.concatenate([places for places, _ in pending])
+        shard = (torch.cat([values for _, values in pending]).contiguous(), digests[positions].copy())
+        refused = refused or _try_write(folder, shard)
+        if refused:
+            kept.append(shard)
+        pending.clear()
+        started = time.monotonic()
+
     for chunk in chunks:
         pending.append(chunk)
-        if failed is None and sum(values.nbytes for _, values in pending) >= _SHARD_BYTES:
-            failed = _try_write(folder, digests, pending)
-            pending = pending if failed else []
-    if pending and failed is None:
-        failed = _try_write(folder, digests, pending)
-    if failed is not None:
-        raise StoreFullError(str(failed), pending)
+        if sum(values.nbytes for _, values in pending) >= _SHARD_BYTES or time.monotonic() - started >= _SHARD_S:
+            flush()
+    if pending:
+        flush()
+    return kept, refused
 
 
-def _try_write(folder: Path, digests: Digests, chunks: list[Chunk]) -> OSError | None:
-    positions = np.concatenate([places for places, _ in chunks])
-    values = torch.cat([part for _, part in chunks])
-    content = save({"features": values.contiguous(), "digests": torch.from_numpy(digests[positions].copy())})
-    shard = folder / f"{uuid.uuid4().hex}.safetensors"
-    part = shard.with_suffix(".part")
+def _try_write(folder: Path, shard: Shard) -> str:
+    """Write one shard whole; gives the reason where that is impossible."""
+    values, digests = shard
+    content = save({"features": values, "digests": torch.from_numpy(digests)})
+    target = folder / f"{uuid.uuid4().hex}.safetensors"
+    part = target.with_suffix(".part")
     try:
         with part.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(shard)
+        part.replace(target)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        return error
-    return None
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        return str(error)
+    return ""
 
 
 @contextmanager
@@ -221,12 +247,26 @@ def _turn(folder: Path) -> Iterator[None]:
     """Hold the key's lock; whoever waits finds the work done. Litter of killed writers is removed on entry."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("features  waiting for another run that computes the same ones")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         for part in folder.glob("*.part"):
             part.unlink()
         yield
 
 
+def _remove(folder: Path) -> bool:
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        shutil.rmtree(folder)
+    return True
+
+
 def _touch(folder: Path) -> None:
-    if folder.exists():
+    with suppress(OSError):  # a store that may only be read has no order of use
         os.utime(folder)

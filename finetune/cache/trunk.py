@@ -2,8 +2,9 @@
 
 ``Trunk`` runs as inference: BatchNorm folded into convolutions, channels-last, bfloat16 where the run trains in it, no
 autograd. ``rest_of`` is the backbone with its lower stages replaced by the identity; it shares its parameters with the
-network, so training it trains the network. Networks that do not run their stages one after another (a ViT adds its position
-embedding at the root) cannot be cut like that: ``difference`` finds out on one batch, and the run computes live.
+network, so training it trains the network. Networks that do not run their stages one after another (a ViT adds its
+position embedding at the root) cannot be cut like that: ``difference`` finds out on one batch, and the run computes
+live.
 """
 
 from __future__ import annotations
@@ -130,5 +131,5 @@ def _without_children(module: nn.Module) -> nn.Module:
     return twin
 
 
-def _reached(module: nn.Module, inputs: tuple[Any, ...]) -> NoReturn:
+def _reached(_: nn.Module, inputs: tuple[Any, ...]) -> NoReturn:
     raise _ReachedError(inputs[0])

@@ -1,7 +1,7 @@
 """``predictions.csv``: ``path,label,prediction,confidence,prob_<class>...``, or the same as JSON lines.
 
-Rows are written as they come, so that ten thousand images need no more memory than a batch. Six significant digits:
-files from different backends agree within 1e-5 and stay readable.
+Rows are written as they come, so that ten thousand images need no more memory than a batch. Nine significant digits:
+with six the probabilities of a row no longer sum to one for scikit-learn, which then warns.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PredictionsFile:
         for row, path in enumerate(predictions.paths):
             words = (path, predictions.label(row), predictions.prediction(row))
             figures = [predictions.confidence_N[row], *predictions.probabilities_NK[row]]
-            texts = [f"{float(figure):.6g}" for figure in figures]
+            texts = [f"{float(figure):.9g}" for figure in figures]
             if self.kind == "csv":
                 self._csv.writerow([*words, *texts])
                 continue

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from finetune.checkpoint import Checkpoint
 from finetune.config import CONF_DIR
-from finetune.errors import CheckpointError, ConfigError
+from finetune.errors import CheckpointError, ConfigError, FinetuneError
 from finetune.freeze.schedule import FreezeSchedule
 from finetune.network import Network
 from finetune.stages import divide
@@ -40,7 +41,12 @@ def part(node: DictConfig | dict[str, Any], *runtime: Any, **keywords: Any) -> A
     forbidden = [key for key in plain if str(key).startswith("_") and key != "_target_"]
     if forbidden:
         raise ConfigError(f"{plain['_target_']}: {', '.join(forbidden)} may not be set; only _target_ is read")
-    return instantiate(plain, *runtime, _recursive_=False, _convert_="all", **keywords)
+    try:
+        return instantiate(plain, *runtime, _recursive_=False, _convert_="all", **keywords)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, FinetuneError):  # the part's own words, without Hydra's around them
+            raise error.__cause__ from None
+        raise
 
 
 def check_target(target: str) -> None:

@@ -39,6 +39,7 @@ from finetune.hardware import fast_precision
 from finetune.model import ImageClassifier
 from finetune.network import Network
 from finetune.run_directory import RunDirectory, versions, write_json
+from finetune.surroundings import monitor_problems
 from finetune.transform.mix import Mix
 from finetune.transform.none import NoAugmentation
 
@@ -120,6 +121,8 @@ def assemble(
     lightning.seed_everything(cfg.seed, verbose=False)
 
     table, options = load_data(cfg, run, resume_from)
+    for problem in monitor_problems(cfg.monitor, multilabel=table.task == "multilabel", num_classes=len(table.classes)):
+        raise problem
 
     backbone = build.backbone(cfg.backbone, cfg.data.image_size)
     network = build.network(backbone, cfg.head, len(table.classes))

@@ -9,7 +9,6 @@ Source: Wightman, PyTorch Image Models (github.com/huggingface/pytorch-image-mod
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import nn
 from finetune.backbone.weights import Source, find_weights, load_weights
 from finetune.errors import ConfigError, FinetuneError
 from finetune.preprocessing import Preprocessing
+from finetune.ranges import ShareBelowOne
 from finetune.types import Backbone
 
 
@@ -27,8 +27,8 @@ def create_backbone(
     *,
     name: str = "resnet50",
     weights: str = "pretrained",
-    drop_rate: float = 0.0,
-    drop_path_rate: float = 0.0,
+    drop_rate: ShareBelowOne = 0.0,
+    drop_path_rate: ShareBelowOne = 0.0,
 ) -> Backbone:
     """Build ``name`` without its classifier for square images of ``image_size`` pixels, weights loaded.
 
@@ -48,17 +48,11 @@ def check_name(name: str) -> None:
     """Raise ``ConfigError`` with the nearest names unless timm, or this package, has a network of this name."""
     import timm
 
-    from finetune.backbone import registry  # noqa: F401 - importing it registers our own networks with timm
+    from finetune.backbone import known, registry  # noqa: F401 - importing registry registers our networks with timm
 
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        known = timm.list_models()
-        nearest = difflib.get_close_matches(architecture, known, n=3, cutoff=0.5)
-        meant = f"did you mean {', '.join(nearest)}?" if nearest else "no name is near it."
-        raise ConfigError(
-            f"backbone.name={name} is not a network that timm knows; {meant} "
-            f"timm.list_models('*{architecture[:6]}*') lists names ({len(known)} in all)"
-        )
+        raise ConfigError(known.name_problem(name))
     tags = [full.partition(".")[2] for full in timm.list_models(f"{architecture}.*", pretrained=True)]
     if tag and tag not in tags:
         has = f"has the weights {', '.join(tags)}" if tags else "has no pretrained weights"

@@ -10,11 +10,15 @@ from typing import Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 
+from finetune.ranges import Count, NotNegative
+
 
 class EarlyStopping(LightningEarlyStopping):
     """Watches ``monitor``, higher or lower being better as ``mode`` says."""
 
-    def __init__(self, monitor: str, mode: Literal["min", "max"], *, patience: int = 5, min_delta: float = 0.0) -> None:
+    def __init__(
+        self, monitor: str, mode: Literal["min", "max"], *, patience: Count = 5, min_delta: NotNegative = 0.0
+    ) -> None:
         super().__init__(monitor=monitor, mode=mode, patience=patience, min_delta=min_delta)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

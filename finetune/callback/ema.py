@@ -13,6 +13,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from finetune.ranges import ShareBelowOne
+
 
 class EMA(Callback):
     """Averages every floating-point parameter and buffer after each optimizer step.
@@ -21,7 +23,7 @@ class EMA(Callback):
         decay: of the average, in (0, 1); 0.999 looks back over about a thousand steps.
     """
 
-    def __init__(self, *, decay: float = 0.999) -> None:
+    def __init__(self, *, decay: ShareBelowOne = 0.999) -> None:
         self.decay = decay
         self.steps = 0
         self.averages: dict[str, Tensor] = {}

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from finetune.ranges import Positive, ShareBelowOne
+
 
 class CosineHead(nn.Module):
     """``logits = scale * cos(features, direction)``; ``scale`` is where the learned scale starts."""
 
-    def __init__(self, in_features: int, num_classes: int, *, scale: float = 16.0, dropout: float = 0.0) -> None:
+    def __init__(
+        self, in_features: int, num_classes: int, *, scale: Positive = 16.0, dropout: ShareBelowOne = 0.0
+    ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.directions = nn.Linear(in_features, num_classes, bias=False)

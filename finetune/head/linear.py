@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from finetune.ranges import ShareBelowOne
+
 
 class LinearHead(nn.Module):
     """Dropout, then ``logits = features W + b``."""
 
-    def __init__(self, in_features: int, num_classes: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, in_features: int, num_classes: int, *, dropout: ShareBelowOne = 0.0) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(in_features, num_classes)

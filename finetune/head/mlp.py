@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from finetune.ranges import Count, ShareBelowOne
+
 
 class MLPHead(nn.Module):
     """LayerNorm, linear, GELU, dropout, linear."""
 
-    def __init__(self, in_features: int, num_classes: int, *, hidden: int = 512, dropout: float = 0.1) -> None:
+    def __init__(
+        self, in_features: int, num_classes: int, *, hidden: Count = 512, dropout: ShareBelowOne = 0.1
+    ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.LayerNorm(in_features),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.loss.weighting import as_distribution, weights_of
+from finetune.ranges import ShareBelowOne
 
 
 class BinaryCrossEntropy(nn.Module):
@@ -23,7 +24,7 @@ class BinaryCrossEntropy(nn.Module):
         self,
         class_counts_K: Tensor,
         *,
-        label_smoothing: float = 0.0,
+        label_smoothing: ShareBelowOne = 0.0,
         class_weights: Literal["none", "balanced"] = "none",
     ) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch.optim import AdamW as TorchAdamW
 
 from finetune.optimizer.groups import Group
+from finetune.ranges import NotNegative, Positive, PositiveShare
 
 
 class AdamW:
@@ -13,9 +14,9 @@ class AdamW:
     def __init__(
         self,
         *,
-        lr: float = 1e-3,
-        weight_decay: float = 0.05,
-        layer_decay: float = 0.8,
+        lr: Positive = 1e-3,
+        weight_decay: NotNegative = 0.05,
+        layer_decay: PositiveShare = 0.9,
         betas: list[float] | None = None,
     ) -> None:
         self.lr = lr

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch.optim import SGD as TorchSGD
 
 from finetune.optimizer.groups import Group
+from finetune.ranges import NotNegative, Positive, PositiveShare, ShareBelowOne
 
 
 class SGD:
@@ -13,10 +14,10 @@ class SGD:
     def __init__(
         self,
         *,
-        lr: float = 0.01,
-        weight_decay: float = 1e-4,
-        layer_decay: float = 1.0,
-        momentum: float = 0.9,
+        lr: Positive = 0.01,
+        weight_decay: NotNegative = 1e-4,
+        layer_decay: PositiveShare = 1.0,
+        momentum: ShareBelowOne = 0.9,
         nesterov: bool = True,
     ) -> None:
         self.lr = lr

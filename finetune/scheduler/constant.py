@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from finetune.ranges import NotNegative
+
 
 class Constant:
     """Factor on the learning rate: climbs over ``warmup_epochs``, then stays at 1."""
 
-    def __init__(self, *, warmup_epochs: float = 0.0) -> None:
+    def __init__(self, *, warmup_epochs: NotNegative = 0.0) -> None:
         self.warmup_epochs = warmup_epochs
 
     def __call__(self, progress: float, epochs: int) -> float:

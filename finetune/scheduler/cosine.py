@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 
+from finetune.ranges import NotNegative, Share
+
 
 class Cosine:
     """Factor on the learning rate; the warm-up takes ``warmup_epochs``, at most a third of the run."""
 
-    def __init__(self, *, warmup_epochs: float = 1.0, final_factor: float = 0.01) -> None:
+    def __init__(self, *, warmup_epochs: NotNegative = 1.0, final_factor: Share = 0.01) -> None:
         self.warmup_epochs = warmup_epochs
         self.final_factor = final_factor
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import math
 
+from finetune.ranges import Positive, PositiveShare
+
 
 class OneCycle:
     """Factor on the learning rate: from ``1 / initial_divisor`` up to 1 at ``peak`` of the run, then down."""
 
-    def __init__(self, *, peak: float = 0.3, initial_divisor: float = 25.0, final_divisor: float = 10_000.0) -> None:
+    def __init__(
+        self, *, peak: PositiveShare = 0.3, initial_divisor: Positive = 25.0, final_divisor: Positive = 10_000.0
+    ) -> None:
         self.peak = peak
         self.initial_divisor = initial_divisor
         self.final_divisor = final_divisor

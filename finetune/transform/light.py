@@ -9,6 +9,7 @@ from __future__ import annotations
 import albumentations as A
 
 from finetune.preprocessing import Preprocessing
+from finetune.ranges import NotNegative, PositiveShare, Share
 from finetune.transform.pipeline import Augmentation, require_shares
 
 
@@ -19,11 +20,11 @@ class Light(Augmentation):
         self,
         preprocessing: Preprocessing,
         *,
-        min_area: float = 0.5,
-        hflip: float = 0.5,
-        vflip: float = 0.0,
-        mixup_alpha: float = 0.0,
-        cutmix_alpha: float = 0.0,
+        min_area: PositiveShare = 0.5,
+        hflip: Share = 0.5,
+        vflip: Share = 0.0,
+        mixup_alpha: NotNegative = 0.0,
+        cutmix_alpha: NotNegative = 0.0,
     ) -> None:
         require_shares(min_area=min_area, hflip=hflip, vflip=vflip)
         steps = [A.HorizontalFlip(p=hflip), A.VerticalFlip(p=vflip)]

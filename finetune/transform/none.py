@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.preprocessing import Preprocessing
+from finetune.ranges import NotNegative
 
 
 class NoAugmentation:
     """The evaluation's own resize and centre crop; the seed makes no difference."""
 
-    def __init__(self, preprocessing: Preprocessing, *, mixup_alpha: float = 0.0, cutmix_alpha: float = 0.0) -> None:
+    def __init__(
+        self, preprocessing: Preprocessing, *, mixup_alpha: NotNegative = 0.0, cutmix_alpha: NotNegative = 0.0
+    ) -> None:
         self.preprocessing = preprocessing
         self.mixup_alpha = mixup_alpha
         self.cutmix_alpha = cutmix_alpha

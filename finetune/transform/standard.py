@@ -10,6 +10,7 @@ import albumentations as A
 import cv2
 
 from finetune.preprocessing import Preprocessing
+from finetune.ranges import NotNegative, PositiveShare, Share
 from finetune.transform.pipeline import Augmentation, require_shares
 
 
@@ -20,14 +21,14 @@ class Standard(Augmentation):
         self,
         preprocessing: Preprocessing,
         *,
-        min_area: float = 0.35,
-        hflip: float = 0.5,
-        vflip: float = 0.0,
-        rotate_deg: float = 10.0,
-        jitter: float = 0.2,
-        hue: float = 0.03,
-        mixup_alpha: float = 0.0,
-        cutmix_alpha: float = 0.0,
+        min_area: PositiveShare = 0.35,
+        hflip: Share = 0.5,
+        vflip: Share = 0.0,
+        rotate_deg: NotNegative = 10.0,
+        jitter: Share = 0.2,
+        hue: Share = 0.03,
+        mixup_alpha: NotNegative = 0.0,
+        cutmix_alpha: NotNegative = 0.0,
     ) -> None:
         require_shares(min_area=min_area, hflip=hflip, vflip=vflip, jitter=jitter, hue=hue)
         steps = [

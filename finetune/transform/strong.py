@@ -11,6 +11,7 @@ import albumentations as A
 import cv2
 
 from finetune.preprocessing import Preprocessing
+from finetune.ranges import CountOrZero, NotNegative, PositiveShare, Share
 from finetune.transform.pipeline import Augmentation, require_shares
 
 
@@ -21,13 +22,13 @@ class Strong(Augmentation):
         self,
         preprocessing: Preprocessing,
         *,
-        min_area: float = 0.2,
-        hflip: float = 0.5,
-        vflip: float = 0.0,
-        operations: int = 2,
-        erase: float = 0.25,
-        mixup_alpha: float = 0.2,
-        cutmix_alpha: float = 1.0,
+        min_area: PositiveShare = 0.2,
+        hflip: Share = 0.5,
+        vflip: Share = 0.0,
+        operations: CountOrZero = 2,
+        erase: Share = 0.25,
+        mixup_alpha: NotNegative = 0.2,
+        cutmix_alpha: NotNegative = 1.0,
     ) -> None:
         require_shares(min_area=min_area, hflip=hflip, vflip=vflip, erase=erase)
         mirror = cv2.BORDER_REFLECT_101

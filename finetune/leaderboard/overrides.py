@@ -1,0 +1,120 @@
+"""The inverse of composing: from a run's ``config.yaml`` to the overrides that lead to it from the defaults.
+
+For every group the option that leaves the fewest keys to set is taken. Composing an option takes Hydra some hundredths
+of a second, once per option that is looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from finetune.config import CONF_DIR, groups
+
+_GROUPS = ("data", "transform", "backbone", "head", "freeze", "loss", "optimizer", "scheduler", "trainer", "cache")
+_PLAIN = re.compile(r"[A-Za-z0-9_./:+@%?|$*-]+")
+IGNORED = (
+    "logger.", "report.", "sweep.", "callback.pruning.", "resume", "checkpoint_", "log_every_n_steps", "cache.",
+    "max_skipped_steps", "data.num_workers", "data.cache", "experiment.",
+)  # fmt: skip
+"""Keys that say how a run was watched or stored, not what it computes."""
+
+
+class Inverse:
+    """``Inverse()(config)`` gives overrides, without quotes around values; ``{}`` for an empty configuration."""
+
+    def __init__(self) -> None:
+        self._options = groups()
+        self._composed: dict[str, dict[str, Any]] = {}
+
+    def __call__(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """The overrides of a run, groups first."""
+        if not config:
+            return {}
+        leaves = dict(_leaves(config))
+        chosen: dict[str, str] = {}
+        expected = dict(self._leaves_of(""))
+        for group in _GROUPS:
+            own = _under(leaves, group)
+            if own == _under(expected, group):
+                continue
+            option = self._nearest(group, own, _under(expected, group))
+            if option:
+                chosen[group] = option
+                expected = {key: value for key, value in expected.items() if not key.startswith(f"{group}.")}
+                expected |= _under(self._leaves_of(f"{group}={option}"), group)
+        callbacks = sorted({key.split(".")[1] for key in leaves if key.startswith("callback.")} - {"pruning"})
+        if callbacks:
+            chosen["callback"] = callbacks[0] if len(callbacks) == 1 else f"[{','.join(callbacks)}]"
+            for name in callbacks:
+                expected |= (
+                    _under(self._leaves_of(f"callback={name}"), "callback") if name in self._options["callback"] else {}
+                )
+        keys = {
+            key: _text(value)
+            for key, value in leaves.items()
+            if expected.get(key, _ABSENT) != value and not key.startswith(IGNORED) and "._target_" not in key
+        }
+        return chosen | keys
+
+    def _nearest(self, group: str, own: dict[str, Any], default: dict[str, Any]) -> str:
+        """The option with the fewest keys left to set; empty for the default."""
+
+        def left(leaves: Mapping[str, Any]) -> int:
+            return sum(leaves.get(key, _ABSENT) != own.get(key, _ABSENT) for key in {*leaves, *own})
+
+        distances = {
+            option: left(_under(self._leaves_of(f"{group}={option}"), group)) for option in self._options[group]
+        }
+        best = min(distances, key=lambda option: distances[option])
+        return best if distances[best] < left(default) else ""
+
+    def _leaves_of(self, override: str) -> dict[str, Any]:
+        if override not in self._composed:
+            GlobalHydra.instance().clear()
+            with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+                cfg = compose("train", [override] if override else [])
+            GlobalHydra.instance().clear()
+            plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+            self._composed[override] = dict(_leaves(plain))
+        return self._composed[override]
+
+
+def typed(overrides: Mapping[str, str]) -> list[str]:
+    """Overrides as they are typed in a shell; values with strange characters in quotes."""
+    words = []
+    for key, value in overrides.items():
+        plain = _PLAIN.fullmatch(value) is not None
+        list_like = re.fullmatch(r"\[[A-Za-z0-9_.,+-]*\]", value) is not None
+        words.append(f"{key}={value}" if plain or list_like else f"\"{key}='{value}'\"")
+    return words
+
+
+_ABSENT = object()
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _under(leaves: Mapping[str, Any], group: str) -> dict[str, Any]:
+    return {key: value for key, value in leaves.items() if key.startswith(f"{group}.")}
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(_text(item) for item in value)}]"
+    return str(value)

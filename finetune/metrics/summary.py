@@ -3,7 +3,8 @@
 One class per image: accuracy, balanced_accuracy, macro_f1, top5_accuracy (only with more than five classes), loss, ece,
 brier, auroc, macro_precision, macro_recall. Several: map, f1, micro_f1, accuracy, hamming_accuracy, loss, ece, brier,
 auroc. ``loss``, ``ece`` and ``brier`` are those of the plain scores, as during training; with a temperature other than
-1 the calibrated figures stand beside them. A figure that is undefined (AUROC with one class) is left out.
+1 the calibrated figures stand beside them. ``auroc`` ranks the probabilities as predictions.csv has them. A figure that
+is undefined (AUROC with one class) is left out.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def single_label(logits_NK: Floats, targets_N: Ints, *, temperature: float) -> d
         figures[f"loss{suffix}"] = float(calibration.nll(logits_NK, targets_N, temperature=divisor).mean())
         figures[f"ece{suffix}"] = calibration.reliability(_finite(probabilities_NK).max(axis=1), correct_N).ece
         figures[f"brier{suffix}"] = calibration.brier(probabilities_NK, targets_N)
-    areas_K = classification.auroc(softmax(logits_NK), classification.one_hot(targets_N, num_classes))
+    ranked_NK = softmax(logits_NK, temperature=temperature)
+    areas_K = classification.auroc(ranked_NK, classification.one_hot(targets_N, num_classes))
     if not np.isnan(areas_K).all():
         figures["auroc"] = float(np.nanmean(areas_K))
     return figures

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from finetune.data.table import Table
 from finetune.data.verdict import RECORD, TEXTS, Verdicts
 
-_FORMAT = 4
+_FORMAT = 5
 
 
 def default_cache_dir() -> Path:
@@ -78,7 +78,7 @@ class VerdictCache:
 
     def _read(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.void], list[str]] | None:
         try:
-            with np.load(self.file, allow_pickle=False) as stored:
+            with self.file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 if stored["version"].tobytes().decode() != self.version or not len(stored["keys"]):
                     return None
                 keys, records = stored["keys"], stored["records"]

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -51,10 +53,10 @@ def part(node: DictConfig | dict[str, Any], *runtime: Any, **keywords: Any) -> A
 
 def check_target(target: str) -> None:
     """Raise ``ConfigError`` unless ``target`` is a public object defined in one of our part modules, or foreign and listed."""
-    if target in FOREIGN_TARGETS:
-        return
     module_name, _, name = target.rpartition(".")
     pieces = module_name.split(".")
+    if target in FOREIGN_TARGETS or pieces[0] in _user_packages():
+        return
     ours = len(pieces) == 3 and pieces[0] == "finetune" and pieces[1] in GROUPS and not name.startswith("_")
     if ours and (Path(__file__).parent / pieces[1] / f"{pieces[2]}.py").is_file():
         found = getattr(importlib.import_module(module_name), name, None)
@@ -62,8 +64,39 @@ def check_target(target: str) -> None:
             return
     raise ConfigError(
         f"_target_={target} is not allowed: a target is finetune.GROUP.NAME.OBJECT with a group of {', '.join(GROUPS)}, "
-        f"or one of {', '.join(sorted(FOREIGN_TARGETS))}"
+        f"or one of {', '.join(sorted(FOREIGN_TARGETS))}. Parts of your own package: +packages=[{pieces[0] or 'NAME'}]"
     )
+
+
+def stored(group: str, node: dict[str, Any]) -> dict[str, Any]:
+    """A part's configuration as a file stored it, once its target is one that ships in ``conf/GROUP``.
+
+    Files come from anywhere, so they are held to a shorter list than the command line; your own packages count when
+    the command line names them.
+
+    Raises:
+        CheckpointError: another target, or a value that is an interpolation.
+    """
+    target = str(node.get("_target_"))
+    shipped = {str(OmegaConf.load(path).get("_target_")) for path in (CONF_DIR / group).glob("*.yaml")}
+    if target not in shipped and target.partition(".")[0] not in _user_packages():
+        raise CheckpointError(
+            f"the file asks for {group}._target_={target}, which is no {group} that ships here; not run. If it is "
+            f"yours, say +packages=[{target.partition('.')[0]}]"
+        )
+    if "${" in repr(node):
+        raise CheckpointError(f"the file's {group} holds an interpolation (${{...}}); stored values are plain; not run")
+    return node
+
+
+def _user_packages() -> tuple[str, ...]:
+    """Packages beside this one whose objects may be targets: ``+packages=[NAME]`` on this command line, nowhere else."""
+    if not HydraConfig.initialized():
+        return ()
+    typed = HydraConfig.get().overrides.task
+    parsed = OverridesParser.create().parse_overrides([text for text in typed if "packages=" in text])
+    named = [override.value() for override in parsed if override.key_or_group == "packages"]
+    return tuple(str(name) for value in named for name in (value if isinstance(value, list) else [value]))
 
 
 def backbone(cfg: DictConfig | dict[str, Any], image_size: int) -> Backbone:
@@ -120,8 +153,8 @@ def network_from_checkpoint(checkpoint: Checkpoint) -> Network:
         CheckpointError: the weights do not fit the network that the checkpoint describes.
     """
     size_px = checkpoint.preprocessing.size[0]
-    empty = backbone({**checkpoint.config["backbone"], "weights": "none"}, size_px)
-    built = network(empty, checkpoint.config["head"], len(checkpoint.classes))
+    empty = backbone({**stored("backbone", checkpoint.config["backbone"]), "weights": "none"}, size_px)
+    built = network(empty, stored("head", checkpoint.config["head"]), len(checkpoint.classes))
     wrong = built.load_state_dict(checkpoint.state_dict, strict=False)
     if wrong.missing_keys or wrong.unexpected_keys:
         raise CheckpointError(

@@ -36,7 +36,7 @@ def images_of(cfg: DictConfig, checkpoint: Checkpoint) -> Table:
         if split_file.is_file():
             node |= {"split_file": str(split_file), "fold": None, "folds": None}
     try:
-        table: Table = build.part(node, checkpoint.config.get("seed", 0)).load(checkpoint.classes)
+        table: Table = build.part(build.stored("data", node), checkpoint.config.get("seed", 0)).load(checkpoint.classes)
     except DataError as error:
         if cfg.data.path is not None:
             raise

@@ -159,6 +159,7 @@ class OnnxExporter:
                 f"exporter.opset={self.opset} cannot be written for this network: PyTorch wrote {opset}; use that one"
             )
         if self.dynamic_size:
+            _name_sides(model)
             _check_dynamic_size(model, network, example_BCHW)
         return model
 
@@ -243,6 +244,18 @@ def _to_fp16(model: Any) -> Any:
         half = OnnxModel(convert_float_to_float16(model, keep_io_types=True))
         half.topological_sort()  # the converter appends the cast of the input at the end
     return half.model
+
+
+def _name_sides(model: Any) -> None:
+    """``height`` and ``width`` instead of the tracer's symbols; raises when a side turned out to be fixed."""
+    sides = model.graph.input[0].type.tensor_type.shape.dim[2:]
+    if not all(side.dim_param for side in sides):
+        raise ExportError("exporter.dynamic_size=true: this network takes one size; say exporter.dynamic_size=false")
+    names = {sides[0].dim_param: "height", sides[1].dim_param: "width"}
+    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
+        for side in value.type.tensor_type.shape.dim:
+            if side.dim_param in names:
+                side.dim_param = names[side.dim_param]
 
 
 def _check_dynamic_size(model: Any, network: nn.Module, example_BCHW: torch.Tensor) -> None:

@@ -140,7 +140,7 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture
 def export_of(tmp_path: Path) -> Callable[..., Any]:
-    """``export_of(ckpt, "exporter=onnx", ...)``: the finished artefact (directory, metadata), written below tmp_path."""
+    """``export_of(ckpt, "exporter=onnx", ...)``: the finished artefact (directory, metadata), below tmp_path."""
     from hydra import compose, initialize_config_dir
 
     from finetune.config import CONF_DIR

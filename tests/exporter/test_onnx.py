@@ -1,5 +1,6 @@
 """ONNX files: read by others, and by runtimes that are not onnxruntime."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
@@ -16,6 +18,7 @@ from finetune.classifier import Classifier
 from finetune.data.image import read_image
 from finetune.errors import ConfigError, ExportError
 from finetune.exporter.onnx import OnnxExporter
+from finetune.exporting import exportable, read_model
 
 
 @pytest.fixture(scope="module")
@@ -112,14 +115,10 @@ def test_int8_is_calibrated_and_smaller(run_of: Callable[..., Path], export_of: 
     assert artefact.metadata["parity"]["accuracy_artefact"] >= artefact.metadata["parity"]["accuracy_model"] - 0.01
 
 
-def test_int8_without_images_says_what_to_give(
-    run_of: Callable[..., Path], export_of: Callable[..., Any], tmp_path: Path
-) -> None:
-    source = export_of(run_of(), "exporter=safetensors").directory
-    with pytest.raises(ConfigError, match=r"data\.path|training images"):
-        export_of(
-            source, "exporter.precision=int8", "parity=false", f"data.path={run_of().parent.parent / 'images' / 'val'}"
-        )
+def test_int8_without_training_images_says_what_to_give(run_of: Callable[..., Path], tmp_path: Path) -> None:
+    source = exportable(read_model(str(run_of())), None)
+    with pytest.raises(ConfigError, match=r"calibrated on training images.*data\.path=DIR"):
+        OnnxExporter(precision="int8")(source, tmp_path)
 
 
 def test_size_may_be_free_for_a_convolutional_network(
@@ -131,9 +130,21 @@ def test_size_may_be_free_for_a_convolutional_network(
     assert session.run(["logits"], {"images_BCHW": np.zeros((1, 3, 96, 160), dtype=np.float32)})[0].shape == (1, 3)
 
 
-def test_size_of_a_transformer_is_fixed(run_of: Callable[..., Path], export_of: Callable[..., Any]) -> None:
-    with pytest.raises(ExportError, match=r"exporter\.dynamic_size=false"):
-        export_of(run_of(backbone="test_vit.r160_in1k"), "exporter.dynamic_size=true")
+class OneSize(torch.nn.Module):
+    """As many transformers: one weight per position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(3 * 64 * 64, 3)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.linear(images_BCHW.flatten(1))
+
+
+def test_network_of_one_size_is_not_exported_with_a_free_one(run_of: Callable[..., Path], tmp_path: Path) -> None:
+    source = dataclasses.replace(exportable(read_model(str(run_of())), None), network=OneSize())
+    with pytest.raises(ExportError, match=r"cannot be written|exporter\.dynamic_size=false"):
+        OnnxExporter(dynamic_size=True)(source, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,12 @@ class Checkpointing(Callback):
             raise ConfigError(f"monitor={self.monitor} is not measured; measured are {', '.join(sorted(metrics))}")
         value = float(metrics[self.monitor])
         if not math.isfinite(value):
-            log.warning("epoch %d: %s is %s, so these weights cannot become best.ckpt", trainer.current_epoch + 1, self.monitor, value)
+            log.warning(
+                "epoch %d: %s is %s, so these weights cannot become best.ckpt",
+                trainer.current_epoch + 1,
+                self.monitor,
+                value,
+            )
         elif not self.best or (value > self.best["value"] if self.mode == "max" else value < self.best["value"]):
             self.best = {"name": self.monitor, "value": value, "epoch": trainer.current_epoch}
             self._keep_best(trainer, pl_module)

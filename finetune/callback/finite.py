@@ -2,9 +2,9 @@
 
 The message names the step and the files of the batch. ``max_skipped_steps`` lets so many such steps pass without an
 update (a mixed-precision run may meet a few). No poisoned number reaches a checkpoint either way: batch normalisation
-has seen the batch by then, so its statistics go back to what they were before the step. The check is one sum over the
-gradients per step; where steps may be skipped, one copy of the buffers as well. In 16-mixed precision gradients overflow
-in sound runs, and torch's GradScaler leaves those steps out; there only the loss is looked at.
+has seen the batch by then, so its statistics go back to what they were before the step. The check is one sum over
+the gradients per step; where steps may be skipped, one copy of the buffers as well. In 16-mixed precision gradients
+overflow in sound runs, and torch's GradScaler leaves those steps out; there only the loss is looked at.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class FiniteNumbers(Callback):
         names = [self.table.relative(row) for row in self._rows]
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         return (
-            f"step {trainer.global_step + 1} (epoch {trainer.current_epoch + 1}): the loss or its gradient is not finite. "
-            f"The batch was {shown}. The last checkpoint is sound. Lower optimizer.lr, set trainer.precision=32-true, "
+            f"step {trainer.global_step + 1} (epoch {trainer.current_epoch + 1}): the loss or its gradient is not finite"
+            f". The batch was {shown}. The last checkpoint is sound. Lower optimizer.lr, set trainer.precision=32-true, "
             f"or let such steps pass with max_skipped_steps={self.max_skipped_steps + 10}"
         )
 

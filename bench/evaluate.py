@@ -1,6 +1,6 @@
 """Evaluation against a bare loop of the same forward passes: what decoding, metrics, intervals and files cost on top.
 
-    python benchmarks/evaluate.py            about four minutes on two cores
+    python -m bench.evaluate            about four minutes on two cores
 
 ResNet-50, 256 photographs of 640 x 480, batches of 32, float32, channels_last, in one process. The bare loop runs the
 network over tensors that are in memory already. The page (report=html) is timed apart: its cost does not grow with the
@@ -81,8 +81,8 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def main() -> None:
-    """Alternate, take the best of each, print one JSON object."""
+def measure() -> dict[str, float]:
+    """Alternate, take the best of each."""
     torch.set_num_threads(os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         root = Path(folder)
@@ -99,14 +99,14 @@ def main() -> None:
             times["evaluate"].append(seconds(lambda: evaluate(plain, root / "out", ())))
         page_s = seconds(lambda: evaluate(paged, root / "out", ())) - min(times["evaluate"])
     best = {name: min(found) for name, found in times.items()}
-    print(json.dumps({
+    return {
         "bare_s": round(best["bare"], 2),
         "evaluate_s": round(best["evaluate"], 2),
         "ratio": round(best["evaluate"] / best["bare"], 3),
         "limit": 1.15,
         "page_s": round(page_s, 2),
-    }))  # fmt: skip
+    }
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(measure()))

@@ -14,6 +14,7 @@ import hashlib
 import io
 import os
 import pickle
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -117,10 +118,11 @@ def seal(archive: bytes) -> bytes:
 
 def seal_is_whole(content: bytes) -> bool | None:
     """Whether the sha256 in the seal is that of the content; None when there is no seal."""
-    body, comment = content[:-_SEAL_SIZE], content[-_SEAL_SIZE + 2 :]
-    if not comment.startswith(_COMMENT):
+    body, seal_found = content[:-_SEAL_SIZE], content[-_SEAL_SIZE:]
+    if not seal_found[2:].startswith(_COMMENT):
         return None
-    return comment == _COMMENT + hashlib.sha256(body).hexdigest().encode()
+    comment = _COMMENT + hashlib.sha256(body).hexdigest().encode()
+    return seal_found == struct.pack("<H", len(comment)) + comment
 
 
 def read_payload(path: Path) -> dict[str, Any]:
@@ -204,7 +206,8 @@ def _unpickle(content: bytes, path: Path) -> dict[str, Any]:
     try:
         payload = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0][:200]
+        named = re.search(r"GLOBAL (\S+)", str(error))  # torch's own advice is to load the file unsafely
+        reason = f"it asks for {named[1]}, which was not run" if named else str(error).splitlines()[0][:200]
         raise CheckpointError(f"{path} is no checkpoint of tensors and plain data ({reason})") from error
     if not isinstance(payload, dict) or "state_dict" not in payload:
         raise CheckpointError(f"{path} has no state_dict; a checkpoint that `finetune.train` wrote is expected")

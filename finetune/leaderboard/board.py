@@ -19,7 +19,6 @@ from finetune.leaderboard.statistics import (
     variance_explained,
 )
 
-DEFAULT = "(default)"
 _FEW_VALUES = 8
 
 
@@ -70,7 +69,7 @@ def build_board(runs: Sequence[Run]) -> Board:
     keys = varying(finished)
     grouped: dict[tuple[str, ...], list[Run]] = {}
     for run in finished:
-        grouped.setdefault(tuple(run.overrides.get(key, DEFAULT) for key in keys), []).append(run)
+        grouped.setdefault(tuple(run.setting(key) for key in keys), []).append(run)
     rows = [_row(keys, values, members, sign) for values, members in grouped.items()]
     rows.sort(key=lambda row: sign * row.monitor.mean)
     comparison = _best_against_next(rows) if len(rows) > 1 else None
@@ -148,7 +147,7 @@ def _folds(runs: Sequence[Run]) -> int | None:
 def _effect(key: str, runs: Sequence[Run]) -> Effect:
     grouped: dict[str, list[float]] = {}
     for run in runs:
-        grouped.setdefault(run.overrides.get(key, DEFAULT), []).append(run.value or 0.0)
+        grouped.setdefault(run.setting(key), []).append(run.value or 0.0)
     numbers = {text: number(text) for text in grouped}
     numeric = [text for text in grouped if numbers[text] is not None]
     correlation = None

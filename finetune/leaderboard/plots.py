@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from finetune.leaderboard.board import DEFAULT, Board, Row, number
+from finetune.leaderboard.board import Board, Row, number
 from finetune.report.svg import Palette, figure
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _scale(texts: Sequence[str]) -> dict[str, float]:
         sizes = {text: math.log(value or 1.0) if log else value or 0.0 for text, value in numbers.items()}
         low, high = min(sizes.values()), max(sizes.values())
         return {text: (size - low) / (high - low) for text, size in sizes.items()}
-    ordered = sorted(numbers, key=lambda text: (text != DEFAULT, text))
+    ordered = sorted(numbers)
     return {text: (place + 0.5) / len(ordered) for place, text in enumerate(ordered)}
 
 

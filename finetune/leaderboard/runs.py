@@ -20,6 +20,7 @@ from finetune.leaderboard.overrides import Inverse
 
 REPLICATES = ("seed", "data.fold")
 """Keys whose values are repetitions of the same configuration."""
+UNKNOWN = "(not set)"
 
 
 class Run(NamedTuple):
@@ -28,6 +29,8 @@ class Run(NamedTuple):
     directory: Path
     status: str
     overrides: dict[str, str]
+    settings: dict[str, str]
+    """Every key of the configuration with its value, and every group with its option where it is the default."""
     monitor: str
     value: float | None
     metrics: dict[str, float]
@@ -35,10 +38,15 @@ class Run(NamedTuple):
     seconds: float
     error: str
 
+    def setting(self, key: str) -> str:
+        """The value of a key or the option of a group, given or not."""
+        return self.overrides.get(key) or self.settings.get(key, UNKNOWN)
+
     @property
     def replicate(self) -> tuple[str, str]:
         """Seed and fold, as typed; the default where a run does not say."""
-        return self.overrides.get("seed", ""), self.overrides.get("data.fold", "")
+        seed, fold = (self.setting(key) for key in REPLICATES)
+        return seed, fold
 
 
 def read_runs(root: Path, monitor: str | None) -> list[Run]:
@@ -69,7 +77,7 @@ def read_runs(root: Path, monitor: str | None) -> list[Run]:
 def varying(runs: Sequence[Run]) -> list[str]:
     """The keys in which the runs differ, seeds and folds left out."""
     keys = dict.fromkeys(key for run in runs for key in run.overrides if key not in REPLICATES)
-    return [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
+    return [key for key in keys if len({run.setting(key) for run in runs}) > 1]
 
 
 def _read(directory: Path, monitor: str | None, inverse: Inverse) -> Run | None:
@@ -95,6 +103,7 @@ def _read(directory: Path, monitor: str | None, inverse: Inverse) -> Run | None:
         directory=directory,
         status=str(result.get("status", "")),
         overrides=inverse(config),
+        settings=inverse.settings(config),
         monitor=name,
         value=None if value is None or result.get("status") != "completed" else float(value),
         metrics=metrics,

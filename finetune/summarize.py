@@ -6,6 +6,7 @@
 
 Runs that differ in nothing but seed and data.fold are repetitions of one configuration. Writes leaderboard.csv and
 leaderboard.html into the folder of the runs (or output=DIR), prints the table and the command that retrains the winner.
+Runs of experiment=depth_study and experiment=families get the pictures of docs/resnet.md as well.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def run(cfg: DictConfig) -> Board:
     from finetune.leaderboard.board import build_board, write_csv
     from finetune.leaderboard.page import terminal, write_page
     from finetune.leaderboard.runs import read_runs
+    from finetune.study import draw
 
     if cfg.soup not in ("none", "greedy"):
         raise ConfigError(f"soup={cfg.soup}; expected none or greedy")
@@ -43,6 +45,9 @@ def run(cfg: DictConfig) -> Board:
     write_csv(board, output / "leaderboard.csv", cfg.price_per_hour)
     write_page(board, output / "leaderboard.html", root, cfg.price_per_hour)
     log.info("written   %s", output / "leaderboard.html")
+    pictures = draw(root, output)
+    if pictures:
+        log.info("%s", pictures)
     if cfg.soup == "greedy":
         from finetune.leaderboard.soup import make_soup
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from finetune.cli import report
-from finetune.errors import ConfigError, FinetuneError
+from finetune.errors import ConfigError
 from finetune.study import draw
 
 
@@ -15,10 +15,7 @@ def main(arguments: list[str]) -> int:
     if not 1 <= len(arguments) <= 2:
         return report(ConfigError("usage: python -m finetune.study RUNS [OUTPUT]"))
     runs, output = Path(arguments[0]), Path(arguments[-1])
-    try:
-        table = draw(runs, output)
-    except FinetuneError as error:
-        return report(error)
+    table = draw(runs, output)
     if not table:
         return report(
             ConfigError(f"{runs} holds no runs of experiment=depth_study or experiment=families; train them first")

@@ -46,7 +46,11 @@ class Network(NamedTuple):
 
 def applies(runs: Sequence[Run]) -> bool:
     """Whether every run has a shortcut to speak of, and some recorded their gradients by layer."""
-    return all("shortcut" in run.backbone for run in runs) and any((run.directory / FILE_NAME).exists() for run in runs)
+    return (
+        bool(runs)
+        and all("shortcut" in run.backbone for run in runs)
+        and any((run.directory / FILE_NAME).exists() for run in runs)
+    )
 
 
 def draw(runs: Sequence[Run], output: Path) -> str:

@@ -34,6 +34,8 @@ class Cost(NamedTuple):
 
 def applies(runs: Sequence[Run]) -> bool:
     """Whether the runs have different backbones and the same data, size and recipe."""
+    if not all({"name", "weights"} <= run.backbone.keys() and (run.directory / "split.csv").exists() for run in runs):
+        return False
     names = {run.backbone["name"] for run in runs}
     same = {(run.config["data"]["path"], run.config["data"]["image_size"], run.config["seed"]) for run in runs}
     return len(names) == len(runs) > 1 and len(same) == 1

@@ -10,8 +10,6 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from finetune.errors import ConfigError
-
 
 @dataclass(frozen=True)
 class Run:
@@ -25,7 +23,7 @@ class Run:
     @property
     def backbone(self) -> dict[str, Any]:
         """The backbone's keys as configured."""
-        node: dict[str, Any] = self.config["backbone"]
+        node: dict[str, Any] = self.config.get("backbone") or {}
         return node
 
     def curve(self, metric: str) -> list[float]:
@@ -40,17 +38,9 @@ class Run:
 
 
 def find(folder: Path) -> list[Run]:
-    """Every run below ``folder``, in the order of their paths.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    runs = [
-        _read(path.parent) for path in sorted(folder.rglob("result.json")) if (path.parent / "config.yaml").exists()
-    ]
-    if not runs:
-        raise ConfigError(f"{folder} holds no run: a folder with result.json and config.yaml below it is expected")
-    return runs
+    """Every run below ``folder``, in the order of their paths; a folder without a configuration is none."""
+    results = sorted(folder.rglob("result.json"))
+    return [_read(path.parent) for path in results if (path.parent / "config.yaml").exists()]
 
 
 def _read(directory: Path) -> Run:

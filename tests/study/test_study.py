@@ -1,0 +1,74 @@
+"""The studies read runs as they lie on disk: numbers worked by hand, pictures written, other runs left alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finetune.study import draw
+from finetune.study.__main__ import main
+
+
+def write_run(folder: Path, backbone: dict[str, object], losses: list[float], accuracy: float | None) -> None:
+    """A run directory with what the studies read."""
+    folder.mkdir(parents=True)
+    config = {"backbone": backbone, "data": {"path": "x", "image_size": 32}, "seed": 42}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    result = {"status": "failed"}
+    if accuracy is not None:
+        result = {"status": "completed", "test": {"accuracy": accuracy}, "seconds": {"fit": 4.0}}
+    (folder / "result.json").write_text(json.dumps(result))
+    rows = "".join(f"{epoch},{loss}\n" for epoch, loss in enumerate(losses))
+    (folder / "metrics.csv").write_text(f"epoch,train/loss\n{rows}")
+    (folder / "split.csv").write_text("path,label,split,sha256\n" + "a,b,train,\n" * 6 + "c,b,val,\n" * 2)
+
+
+def plain(shortcut: str, **other: object) -> dict[str, object]:
+    return {
+        "name": "plain18",
+        "shortcut": shortcut,
+        "batch_norm": True,
+        "initialisation": "paper",
+        "weights": "none",
+    } | other
+
+
+def test_the_depth_table_holds_the_first_step_s_ratio_and_the_last_epoch_s_loss(tmp_path):
+    write_run(tmp_path / "runs" / "a", plain("none"), [2.0, 1.5], 0.25)
+    write_run(tmp_path / "runs" / "b", plain("add"), [2.0, 0.5], None)
+    head = "epoch,step,conv1,layer1.0.conv1,layer1.0.downsample.0,layer4.1.conv2,head.linear"
+    (tmp_path / "runs" / "a" / "gradient_flow.csv").write_text(f"{head}\n0,0,8,4,99,2,77\n0,1,6,4,99,3,77\n")
+    table = draw(tmp_path / "runs", tmp_path / "out").splitlines()
+    assert table[2] == "| plain 18 | BatchNorm | paper | 4 | 1.50 | 0.25 |"
+    assert table[3] == "| residual 18 | BatchNorm | paper | - | 0.50 | failed |"
+    for name in ("gradient_by_depth.png", "loss_by_depth.png"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_family_table_is_ordered_by_accuracy_and_counts_the_run_s_own_speed(tmp_path):
+    write_run(tmp_path / "runs" / "a", {"name": "test_resnet", "weights": "none"}, [2.0, 1.0], 0.5)
+    write_run(tmp_path / "runs" / "b", {"name": "test_vit", "weights": "pretrained"}, [2.0, 1.0], 0.75)
+    table = draw(tmp_path / "runs", tmp_path / "out").splitlines()
+    assert [line.split(" | ")[:3] for line in table[2:]] == [
+        ["| test_vit", "pretrained", "0.75"],
+        ["| test_resnet", "scratch", "0.50"],
+    ]
+    assert all(line.endswith("| 3.0 |") for line in table[2:])  # 6 training images, 2 epochs, 4 s
+    assert (tmp_path / "out" / "families.png").exists()
+
+
+def test_runs_of_something_else_are_left_alone(tmp_path, capsys):
+    write_run(tmp_path / "runs" / "a", {"name": "resnet18", "weights": "none"}, [2.0], 0.5)
+    assert draw(tmp_path / "runs", tmp_path / "out") == ""
+    assert not (tmp_path / "out").exists()
+    assert main([str(tmp_path / "runs")]) == 2
+    assert "holds no runs of experiment=depth_study or experiment=families" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b", "c"]])
+def test_the_command_says_how_it_is_called(arguments, capsys):
+    assert main(arguments) == 2
+    assert "usage: python -m finetune.study RUNS [OUTPUT]" in capsys.readouterr().err

@@ -21,18 +21,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune import command_line, config, help  # noqa: A004 - the page of --help
-from finetune.errors import ConfigError, FinetuneError, combine
+from finetune.errors import ConfigError, FinetuneError, Interrupted, combine
 
 log = logging.getLogger(__name__)
 Run = Callable[[DictConfig], Any]
-
-
-class Interrupted(BaseException):
-    """A signal asked the command to leave; what there was to save is saved. The exit code is 128 + the signal."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"interrupted by signal {signal_number}")
-        self.exit_code = 128 + signal_number
 
 
 def entry(verb: str, run: Run) -> Callable[[], None]:

@@ -156,9 +156,7 @@ def _group_choice(override: Override, group: _Group, found: list[FinetuneError])
     )
     if any(isinstance(value, list) for value in several) and name not in config.SEVERAL:
         found.append(
-            ConfigError(
-                f"{name}={_typed(several[0])}: one option is expected; {' and '.join(config.SEVERAL)} take several"
-            )
+            ConfigError(f"{name}={_typed(several[0])}: one option is expected; only callback and logger take several")
         )
         return []
     return [] if unknown else [f"{name}={_typed(several[0])}"]

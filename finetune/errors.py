@@ -61,6 +61,14 @@ class TrainingError(FinetuneError):
     """The training itself went wrong: numbers that are not finite, memory or disk exhausted."""
 
 
+class Interrupted(BaseException):
+    """A signal asked the command to leave; what there was to save is saved. The exit code is 128 + the signal."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"interrupted by signal {signal_number}")
+        self.exit_code = 128 + signal_number
+
+
 def combine(problems: Sequence[FinetuneError]) -> FinetuneError:
     """One error for several problems, so that a user sees all of them at once; the class of the first one."""
     if len(problems) == 1:

@@ -28,13 +28,12 @@ from finetune.callback.progress import progress
 from finetune.callback.tracking import Tracking
 from finetune.checkpoint import describe as describe_model
 from finetune.checkpoint import newest_whole, read_payload, sweep_litter
-from finetune.cli import Interrupted
 from finetune.data.examine import examine
 from finetune.data.module import ImageData
 from finetune.data.options import LoaderOptions
 from finetune.data.table import Table
 from finetune.epoch_metrics import epoch_metrics
-from finetune.errors import CheckpointError, DataError, TrainingError, combine
+from finetune.errors import CheckpointError, DataError, Interrupted, TrainingError, combine
 from finetune.hardware import fast_precision
 from finetune.model import ImageClassifier
 from finetune.network import Network

@@ -17,7 +17,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from finetune.callback.checkpointing import Checkpointing, at_step_boundary
-from finetune.cli import Interrupted
+from finetune.errors import Interrupted
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _NOT_BEGUN = {

@@ -44,4 +44,4 @@ def measure() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(), indent=2))
+    sys.stdout.write(json.dumps(measure(), indent=2) + "\n")

@@ -9,6 +9,7 @@ Both give 224 px random crops with flips, one thread. Plain: ``Image.open(...).c
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -59,4 +60,4 @@ def measure() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(), indent=2))
+    sys.stdout.write(json.dumps(measure(), indent=2) + "\n")

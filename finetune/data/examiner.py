@@ -23,12 +23,18 @@ def send(stream: BinaryIO, message: bytes) -> None:
 
 def receive(stream: BinaryIO) -> bytes | None:
     """Read one message; None when the other side is gone."""
-    head = stream.read(4)
-    if len(head) < 4:
-        return None
-    (length,) = struct.unpack("<I", head)
-    message = stream.read(length)
-    return message if len(message) == length else None
+    head = _exactly(stream, 4)
+    return None if head is None else _exactly(stream, struct.unpack("<I", head)[0])
+
+
+def _exactly(stream: BinaryIO, length: int) -> bytes | None:
+    parts = bytearray()
+    while len(parts) < length:
+        part = stream.read(length - len(parts))
+        if not part:
+            return None
+        parts += part
+    return bytes(parts)
 
 
 def _limit_memory() -> None:

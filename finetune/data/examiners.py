@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import select
 import subprocess
 import sys
 import threading
@@ -117,7 +118,12 @@ class _Examiner:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH", "")]))
         command = [sys.executable, "-m", "finetune.data.examiner"]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            bufsize=0,  # so that the pipe itself tells whether an answer is there
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -133,13 +139,12 @@ class _Examiner:
         except OSError:  # it has died since its last answer
             return 0, self._obituary(timed_out=False)
         for position, row in enumerate(rows):
-            fired = threading.Event()
-            watch = threading.Timer(FILE_TIMEOUT_S, self._stop, args=(fired,))
-            watch.start()
+            answers, _, _ = select.select([self.outbox], [], [], FILE_TIMEOUT_S)
+            if not answers:
+                self.process.kill()
             answer = receive(self.outbox)
-            watch.cancel()
             if answer is None:
-                return position, self._obituary(timed_out=fired.is_set())
+                return position, self._obituary(timed_out=not answers)
             record = np.frombuffer(answer[: RECORD.itemsize], dtype=RECORD)[0]
             put(row, record, answer[RECORD.itemsize :].decode("utf-8", "surrogateescape").split("\0"))
         return len(rows), ""
@@ -154,10 +159,6 @@ class _Examiner:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-
-    def _stop(self, fired: threading.Event) -> None:
-        fired.set()
-        self.process.kill()
 
     def _obituary(self, *, timed_out: bool) -> str:
         if timed_out:

@@ -9,6 +9,7 @@ Source: Exif 2.32 (JEITA CP-3451), tag 0x0112 of IFD0; TIFF 6.0.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +36,8 @@ def orientation_of_tiff(block: bytes) -> int:
     return 1
 
 
-def orientation_of_jpeg(data: bytes) -> int:
-    """Orientation 1-8 of a JPEG file's first EXIF segment; 1 when there is none or it is damaged."""
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each segment of a JPEG file's header, up to the first scan."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
@@ -46,13 +47,24 @@ def orientation_of_jpeg(data: bytes) -> int:
         if marker in _NO_PAYLOAD:
             position += 2
             continue
-        if marker in (0xDA, 0xD9):  # start of scan, end of image: EXIF stands before them
-            return 1
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0":
-            return orientation_of_tiff(data[position + 4 : position + 2 + length])
-        position += 2 + length
+        if marker in (0xDA, 0xD9):  # start of scan, end of image
+            return
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        yield marker, position + 4, end
+        position = end
+
+
+def orientation_of_jpeg(data: bytes) -> int:
+    """Orientation 1-8 of a JPEG file's first EXIF segment; 1 when there is none or it is damaged."""
+    for marker, start, end in jpeg_segments(data):
+        if marker == 0xE1 and data[start : start + 6] == b"Exif\0\0":
+            return orientation_of_tiff(data[start:end])
     return 1
+
+
+def is_progressive(data: bytes) -> bool:
+    """Whether a JPEG file's frame is stored in several passes."""
+    return any(marker in (0xC2, 0xC6, 0xCA, 0xCE) for marker, _, _ in jpeg_segments(data))
 
 
 def upright(image_HWC: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:

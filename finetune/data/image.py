@@ -20,7 +20,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from finetune.data.exif import orientation_of_jpeg, orientation_of_tiff, upright
+from finetune.data.exif import is_progressive, orientation_of_jpeg, orientation_of_tiff, upright
 from finetune.data.pixels import to_rgb
 from finetune.errors import ImageError
 
@@ -119,7 +119,7 @@ def _decode_jpeg(
     except ValueError:  # arithmetic coding, 12 bits, lossless: Pillow knows more of them, or says why not
         return _decode_other(name, data, background, max_pixels)
     _check_pixels(name, height, width, max_pixels)
-    if data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+    if is_progressive(data) and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise ImageError(name, f"has more than {MAX_JPEG_SCANS} JPEG scans: a decompression bomb")
     inks = colorspace in ("CMYK", "YCCK")
     # four inks become RGB in Pillow; here their scan is only checked, at the lowest resolution

@@ -23,7 +23,7 @@ _ASSIGNMENT = re.compile(
     rf"(?P<name>(?:^|[\s?&;,{{'\"]|--|\+)[\w.+~/-]*?(?<![a-zA-Z0-9]){_WORDS})(?P<equals>\s*[=:]\s*)(?P<value>[^\s&;,}}]+)",
     re.IGNORECASE,
 )
-_SHORTEST = 6
+_SHORTEST = 8
 
 
 def is_secret_name(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 import time
@@ -37,6 +38,7 @@ from finetune.errors import CheckpointError, DataError, Interrupted, TrainingErr
 from finetune.hardware import fast_precision
 from finetune.model import ImageClassifier
 from finetune.network import Network
+from finetune.redact import redact, secret_values
 from finetune.run_directory import RunDirectory, versions, write_json
 from finetune.surroundings import monitor_problems
 from finetune.transform.mix import Mix
@@ -115,8 +117,8 @@ def assemble(
     cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str], loggers: list[Logger], resume_from: Path | None
 ) -> Parts:
     """Build everything, and say what was found and what will be trained. ``loggers`` is filled in place."""
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    run.config.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
+    config: dict[str, Any] = redact(OmegaConf.to_container(cfg, resolve=True), secret_values(os.environ))
+    run.config.write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
     lightning.seed_everything(cfg.seed, verbose=False)
 
     table, options = load_data(cfg, run, resume_from)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from finetune.checkpoint import Checkpoint
 from finetune.config import CONF_DIR
 from finetune.errors import CheckpointError, ConfigError, FinetuneError
-from finetune.freeze.schedule import FreezeSchedule
+from finetune.freeze.schedule import FreezeSchedule, without_head_phases
 from finetune.network import Network
 from finetune.stages import divide
 from finetune.types import Backbone
@@ -112,9 +112,16 @@ def network(backbone: Backbone, head_cfg: DictConfig | dict[str, Any], num_class
     return joined.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types it for tensors only
 
 
-def schedule(cfg: DictConfig, network: Network, max_epochs: int) -> FreezeSchedule:
-    """The freeze schedule over the stages of ``network``."""
-    built = part(cfg, divide(network), max_epochs)
+def schedule(cfg: DictConfig, network: Network, max_epochs: int, *, solve_head: bool) -> FreezeSchedule:
+    """The freeze schedule over the stages of ``network``; ``solve_head`` leaves out the phases that train only the head.
+
+    Where nothing else is left to train, the schedule keeps its phases for a run of no epochs.
+    """
+    phases = OmegaConf.to_container(cfg.phases, resolve=True)
+    assert isinstance(phases, list)
+    left = without_head_phases(phases) if solve_head else phases
+    epochs = max_epochs if left else 0
+    built = part(cfg, divide(network), epochs, phases=left or phases, solve_head=solve_head)
     assert isinstance(built, FreezeSchedule)
     return built
 

@@ -31,7 +31,9 @@ def network_lines(network: Network, name: str, weights: str, head: str) -> list[
 def schedule_lines(network: Network, schedule: FreezeSchedule, name: str) -> list[str]:
     """One line per phase: epochs, stages, and how many parameters train."""
     sizes = {parameter_name: parameter.numel() for parameter_name, parameter in network.named_parameters()}
-    lines = [f"schedule  {name}"]
+    lines = [f"schedule  {name}{', the head is solved first' if schedule.solve_head else ''}"]
+    if schedule.max_epochs == 0:
+        return lines
     for phase in schedule.phases:
         trained = sum(sizes[parameter_name] for parameter_name in schedule.trainable(phase.start))
         stages = [*phase.stages, *(f"{stage} (norms)" for stage in phase.norm_stages)]

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from finetune.cache.features import PLAIN
 from finetune.callback.checkpointing import Checkpointing
 from finetune.checkpoint import PREFIX, read_payload, write_checkpoint
 from finetune.data.dataset import ImageRows
 from finetune.data.module import ImageData
+from finetune.interpolation import Candidate, Weights, choose, place
 from finetune.metrics.calibration import fit_temperature
 from finetune.metrics.evaluation import Evaluation, evaluate
 from finetune.metrics.multilabel import fit_thresholds
 from finetune.metrics.predictions import Predictions
 from finetune.metrics.probability import sigmoid
+from finetune.metrics.summary import result as figures_of
 from finetune.model import ImageClassifier
 from finetune.report.curves import Phase
 from finetune.report.gradcam import gradcam
@@ -41,32 +46,35 @@ def finish(
     report: Any,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
-    """Evaluate ``best.ckpt``, complete it with metrics and temperature, write ``result.json`` and the report.
+    """Choose the weights on val, evaluate them, complete ``best.ckpt``, write ``result.json`` and the report.
 
     ``seconds`` holds what preparing and fitting took; gives the content of ``result.json``.
     """
     started = time.monotonic()
-    payload = read_payload(run.best)
-    weights = {name: value for name, value in payload["state_dict"].items() if name.startswith(PREFIX)}
-    model.network.load_state_dict({name.removeprefix(PREFIX): value for name, value in weights.items()})
-
-    epoch = int(checkpointing.best["epoch"])
-    found = {split: score(model, data, split, precision, epoch) for split in ("val", "test")}
-    predictions = calibrated({split: scores for split, scores in found.items() if scores is not None})
+    choice = choose_weights(model, data, precision, checkpointing, run)
+    test = score(model, data, "test", precision)
+    predictions = calibrated({"val": choice.val} | ({"test": test} if test is not None else {}))
     evaluations = {split: evaluate(of_split) for split, of_split in predictions.items()}
     val = predictions["val"]
     figures = {split: evaluation.metrics for split, evaluation in evaluations.items()}
     thresholds = None if val.thresholds is None else list(val.thresholds)
-    payload["finetune"] |= {"metrics": figures, "temperature": val.temperature, "thresholds": thresholds}
+    payload = weights_payload(model)
+    payload["finetune"] |= {
+        "metrics": figures,
+        "temperature": val.temperature,
+        "thresholds": thresholds,
+        "monitor": choice.monitor,
+    }
     write_checkpoint(payload, run.best)
 
     last = "test" if "test" in predictions else "val"
     report.write(run.root, _subject(model, data, predictions[last], evaluations[last], last, checkpointing.monitor))
     seconds = seconds | {"evaluate": time.monotonic() - started}
     content: dict[str, Any] = {
-        "monitor": checkpointing.best,
+        "monitor": choice.monitor,
         **figures,
         "intervals": {split: evaluation.to_dict()["intervals"] for split, evaluation in evaluations.items()},
+        "candidates": [candidate._asdict() for candidate in choice.candidates],
         "temperature": val.temperature,
         "best_checkpoint": str(run.best.relative_to(run.root)),
         "classes": list(data.table.classes),
@@ -77,29 +85,82 @@ def finish(
     return {"status": "completed", **content}
 
 
-def score(model: ImageClassifier, data: ImageData, split: str, precision: str, epoch: int) -> Predictions | None:
-    """Plain scores of a split's readable images by the weights of ``epoch``, in the precision of the training.
+class Choice(NamedTuple):
+    """The weights that were kept: their monitor, scores on val, and what they were compared with."""
 
-    None where the split has no images.
-    """
+    monitor: dict[str, Any]
+    val: Predictions
+    candidates: list[Candidate]
+
+
+def choose_weights(
+    model: ImageClassifier, data: ImageData, precision: str, checkpointing: Checkpointing, run: RunDirectory
+) -> Choice:
+    """Put the network at the best of probe, fine-tuned weights and the points between them, by the monitor on val."""
+    probe, tuned = (_weights(path) if path.exists() else None for path in (run.probe, run.best))
+    ends = [weights for weights in (probe, tuned) if weights is not None]
+    low, high = ends[0], ends[-1]
+    name = checkpointing.monitor.removeprefix("val/")
+    seen: dict[float, Predictions] = {}
+
+    def at(coefficient: float) -> float:
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision.startswith("bf16")):
+            place(model.network, low, high, coefficient, _training_images(model, data))
+        found = score(model, data, "val", precision)
+        assert found is not None, "a run without validation images is refused at its start"
+        seen[coefficient] = found
+        return figures_of(found.logits_NK, found.targets)[name]
+
+    if len(ends) == 2:
+        best, candidates = choose(at, checkpointing.mode)
+        log.info("%s", " ".join(["between  ", *(f"{c.coefficient:g}: {c.value:.4f}" for c in candidates)]))
+        log.info("kept      %s", _in_words(best.coefficient))
+    else:
+        best = Candidate(0.0 if tuned is None else 1.0, at(1.0))
+        candidates = [best]
+        seen[best.coefficient] = seen[1.0]
+    if len(ends) == 2:
+        place(model.network, low, high, best.coefficient, _training_images(model, data))
+    epoch = None if best.coefficient == 0 else checkpointing.best["epoch"]
+    monitor = {"name": checkpointing.monitor, "value": best.value, "epoch": epoch}
+    return Choice(monitor, seen[best.coefficient], candidates)
+
+
+def score(model: ImageClassifier, data: ImageData, split: str, precision: str) -> Predictions | None:
+    """Plain scores of a split's readable images in the precision of the training; None where there are no images."""
     rows = data.table.rows(split)
     if len(rows) == 0:
         return None
     model.eval()
     device = next(model.network.parameters()).device
+    features = None if model.reuse is None else model.reuse.pooled(rows)
+    loader = data.evaluation_loader(rows, features)
     half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision.startswith("bf16"))
     logits: list[torch.Tensor] = []
     scored: list[torch.Tensor] = []
-    with torch.inference_mode(), half:
-        for batch in data.evaluation_loader(rows, lambda: epoch):
-            if len(batch.indices):
-                inputs = batch.inputs.to(device)
-                logits_BK = model.from_stored(inputs, epoch) if batch.is_features else model(inputs)
-                logits.append(logits_BK.float().cpu())
-                scored.append(batch.indices)
+    with torch.inference_mode():
+        for batch in loader:
+            if len(batch.indices) == 0:
+                continue
+            inputs = batch.inputs.to(device)
+            if batch.is_features:
+                logits.append(model.network.head(inputs.float()).cpu())
+            else:
+                with half:
+                    logits.append(model(inputs).float().cpu())
+            scored.append(batch.indices)
     readable = torch.cat(scored).numpy()
     paths = tuple(data.table.relative(int(row)) for row in readable)
     return Predictions(paths, torch.cat(logits).numpy(), data.table.targets[readable], data.table.classes)
+
+
+def weights_payload(model: ImageClassifier) -> dict[str, Any]:
+    """The network as it stands, as the content of a checkpoint that is used and not resumed."""
+    weights = {
+        PREFIX + name: value.detach().to("cpu", copy=True).contiguous(memory_format=torch.contiguous_format)
+        for name, value in model.network.state_dict().items()
+    }
+    return {"finetune": dict(model.card), "state_dict": weights, "epoch": 0, "global_step": 0}
 
 
 def calibrated(found: dict[str, Predictions]) -> dict[str, Predictions]:
@@ -147,13 +208,32 @@ def _subject(
     )
 
 
+def _weights(path: Path) -> Weights:
+    weights = read_payload(path)["state_dict"]
+    return {name.removeprefix(PREFIX): value for name, value in weights.items() if name.startswith(PREFIX)}
+
+
+def _training_images(model: ImageClassifier, data: ImageData) -> Iterator[torch.Tensor]:
+    """Normalised training images, at most 2,048, for statistics; nothing is read before the first is asked for."""
+    rows = data.table.rows("train")[:2048]
+    for _, images_BCHW in data.image_source().images(rows, PLAIN):
+        yield data.preprocessing.normalize(images_BCHW.to(model.device))
+
+
+def _in_words(coefficient: float) -> str:
+    if coefficient in (0.0, 1.0):
+        return "the fine-tuned network" if coefficient else "the probe: fine-tuning did not improve on it"
+    return f"the point {coefficient:.0%} of the way from the probe to the fine-tuned network"
+
+
 def _label(stages: tuple[str, ...]) -> str:
     return ", ".join(stages) if len(stages) <= 3 else f"{stages[0]} ... {stages[-1]}"
 
 
 def _say_result(content: dict[str, Any], run: RunDirectory) -> None:
     monitor = content["monitor"]
-    log.info("best      %s %.4f in epoch %d", monitor["name"], monitor["value"], monitor["epoch"] + 1)
+    when = "of the probe" if monitor["epoch"] is None else f"in epoch {monitor['epoch'] + 1}"
+    log.info("best      %s %.4f %s", monitor["name"], monitor["value"], when)
     for split in ("val", "test"):
         if split in content:
             named = "  ".join(f"{name} {content[split][name]:.4f}" for name in _SHOWN if name in content[split])

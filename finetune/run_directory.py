@@ -20,6 +20,7 @@ class RunDirectory:
         self.root = root
         self.checkpoints = root / "checkpoints"
         self.best = self.checkpoints / "best.ckpt"
+        self.probe = self.checkpoints / "probe.ckpt"
         self.last = self.checkpoints / "last.ckpt"
         self.config = root / "config.yaml"
         self.split = root / "split.csv"

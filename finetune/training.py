@@ -28,7 +28,7 @@ from finetune.callback.interruption import Interruption
 from finetune.callback.progress import progress
 from finetune.callback.tracking import Tracking
 from finetune.checkpoint import describe as describe_model
-from finetune.checkpoint import newest_whole, read_payload, sweep_litter
+from finetune.checkpoint import newest_whole, read_payload, sweep_litter, write_checkpoint
 from finetune.data.examine import examine
 from finetune.data.module import ImageData
 from finetune.data.options import LoaderOptions
@@ -41,6 +41,7 @@ from finetune.network import Network
 from finetune.redact import redact, secret_values
 from finetune.run_directory import RunDirectory, versions, write_json
 from finetune.surroundings import monitor_problems
+from finetune.solved_head import is_convex, solve_head
 from finetune.transform.mix import Mix
 from finetune.transform.none import NoAugmentation
 
@@ -104,7 +105,12 @@ def _train(
     parts = assemble(cfg, run, choices, loggers, resume_from)
     with parts.interruption.handling():
         prepared = time.monotonic()
-        parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=resume_from, weights_only=True)
+        solved = resume_from is None and parts.model.schedule.solve_head
+        if solved:
+            solve_head(parts.model, parts.data, cfg.seed)
+            write_checkpoint(finish.weights_payload(parts.model), run.probe)
+        if parts.model.schedule.max_epochs > 0:
+            parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=resume_from, weights_only=True)
         fitted = time.monotonic()
         seconds = {"prepare": prepared - started, "fit": fitted - prepared}
         checkpointing = parts.interruption.checkpointing
@@ -128,7 +134,9 @@ def assemble(
     backbone = build.backbone(cfg.backbone, cfg.data.image_size)
     network = build.network(backbone, cfg.head, len(table.classes))
     freeze_name, freeze = build.resolve_freeze(cfg.freeze, pretrained=bool(backbone.weights))
-    schedule = build.schedule(freeze, network, cfg.trainer.max_epochs)
+    loss = build.part(build.resolve_loss(cfg.loss, table.task), torch.from_numpy(table.counts("train")))
+    solve = freeze.solve_head and cfg.trainer.max_epochs > 0 and is_convex(network.head, loss)
+    schedule = build.schedule(freeze, network, cfg.trainer.max_epochs, solve_head=solve)
     _say(describe.network_lines(network, cfg.backbone.name, backbone.weights, choices["head"]))
     _say(describe.schedule_lines(network, schedule, f"auto: {freeze_name}" if freeze_name else choices["freeze"]))
 
@@ -146,7 +154,7 @@ def assemble(
         schedule,
         build.part(cfg.optimizer),
         build.part(cfg.scheduler),
-        build.part(build.resolve_loss(cfg.loss, table.task), torch.from_numpy(table.counts("train"))),
+        loss,
         _mix(transform, len(table.classes)),
         backbone.preprocessing,
         epoch_metrics(table.task, len(table.classes)),
@@ -275,10 +283,11 @@ def find_checkpoint(resume: str | None, run: RunDirectory) -> Path | None:
         raise CheckpointError(
             f"resume={resume} holds the weights of one moment, not the state of a run; take last.ckpt beside it"
         )
-    best = path.with_name("best.ckpt")
-    if best.exists() and not run.best.exists():
-        run.checkpoints.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(best, run.best)
+    for other in (run.best, run.probe):
+        beside = path.with_name(other.name)
+        if beside.exists() and not other.exists():
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(beside, other)
     log.info("resume    from %s", path)
     return path
 

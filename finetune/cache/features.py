@@ -116,6 +116,7 @@ class FeatureReuse:
         self._trunks: dict[Boundary, Trunk | None] = {}
         self._rests: dict[int, nn.Module] = {}
         self._features: dict[tuple[str, bytes], Features] = {}
+        self._first_weights = self._backbone_digest()
         self._refused = False
 
     def boundary(self, epoch: int) -> Boundary | None:
@@ -140,11 +141,18 @@ class FeatureReuse:
         return self._activations(boundary, rows, view)
 
     def pooled(self, rows: Rows) -> Features | None:
-        """Pooled features of the plain view of ``rows`` by the backbone as it stands now, whatever the schedule."""
+        """Pooled features of the plain view of ``rows`` while the backbone has the weights that the run began with.
+
+        None once it was fine-tuned: nobody will ask for those features again.
+        """
+        weights = self._backbone_digest()
+        if weights != self._first_weights:
+            return None
+        return self._activations(Boundary(len(self.schedule.stages) - 1, "pooled", weights), rows, PLAIN)
+
+    def _backbone_digest(self) -> str:
         stages = self.schedule.stages
-        below = len(stages) - 1
-        weights = weights_digest(_tensors_below(self.network, stages, below))
-        return self._activations(Boundary(below, "pooled", weights), rows, PLAIN)
+        return weights_digest(_tensors_below(self.network, stages, len(stages) - 1))
 
     def key(self, boundary: Boundary, view: int) -> str:
         """Names everything that activations of ``view`` at ``boundary`` depend on besides the images themselves."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import lightning
 import numpy as np
 from torch import Tensor
 
 from finetune.cache.features import PLAIN, FeatureReuse, ImageSource, digest_files
-from finetune.cache.store import Digests
+from finetune.cache.store import Digests, Features
 from finetune.data.dataset import ImageRows, Transform
 from finetune.data.loader import KeyedLoader, Position, workers_for
 from finetune.data.options import LoaderOptions
@@ -53,19 +54,28 @@ class ImageData(lightning.LightningDataModule):
         def position() -> Position:
             return Position(trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
 
+        def stored(epoch: int) -> StoredRows | None:
+            return self.stored(rows, epoch, training=True)
+
         images = ImageRows(self.table, self.preprocessing, self.transform, self.seed)
-        return self._loader(images, rows, targets_N, position)
+        batches = self._batches(rows, targets_N, self.options.sampler)
+        return KeyedLoader(images, batches, position, stored, workers_for(len(rows), self.options.num_workers))
 
     def val_dataloader(self) -> KeyedLoader:
-        """The validation images, once each, in table order."""
+        """The validation images, once each, in table order, or what the cache has of them in this epoch."""
         trainer = self.trainer
         assert trainer is not None
-        return self.evaluation_loader(self.table.rows("val"), lambda: trainer.current_epoch)
+        rows = self.table.rows("val")
 
-    def evaluation_loader(self, rows: Rows, epoch: Callable[[], int]) -> KeyedLoader:
-        """Any rows, once each, as the network sees them in deployment; ``epoch`` is that of the network's weights."""
-        images = ImageRows(self.table, self.preprocessing, None, self.seed)
-        return self._loader(images, rows, None, lambda: Position(epoch(), 0), sequential=True)
+        def stored(epoch: int) -> StoredRows | None:
+            return self.stored(rows, epoch, training=False)
+
+        return self._evaluation_loader(rows, lambda: Position(trainer.current_epoch, 0), stored)
+
+    def evaluation_loader(self, rows: Rows, features: Features | None) -> KeyedLoader:
+        """Any rows, once each, as the network sees them in deployment, or their ``features`` in the images' place."""
+        stored = None if features is None else StoredRows(features, rows, self.table.targets)
+        return self._evaluation_loader(rows, lambda: Position(0, 0), lambda _: stored)
 
     def image_source(self) -> ImageSource:
         """Digests and decoded images of any rows, for the feature cache."""
@@ -102,30 +112,16 @@ class ImageData(lightning.LightningDataModule):
             if len(batch.indices):
                 yield batch.indices.numpy(), batch.inputs
 
-    def _loader(
-        self,
-        images: ImageRows,
-        rows: Rows,
-        targets_N: Rows | None,
-        position: Callable[[], Position],
-        *,
-        sequential: bool = False,
+    def _evaluation_loader(
+        self, rows: Rows, position: Callable[[], Position], stored: Callable[[int], StoredRows | None]
     ) -> KeyedLoader:
+        images = ImageRows(self.table, self.preprocessing, None, self.seed)
+        batches = self._batches(rows, None, "sequential")
+        return KeyedLoader(images, batches, position, stored, workers_for(len(rows), self.options.num_workers))
+
+    def _batches(
+        self, rows: Rows, targets_N: Rows | None, sampler: Literal["shuffle", "balanced", "sequential"]
+    ) -> KeyedBatches:
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        batches = KeyedBatches(
-            np.asarray(rows),
-            targets_N,
-            self.options.batch_size,
-            self.seed,
-            rank,
-            world_size,
-            sampler="sequential" if sequential else self.options.sampler,
-        )
-        workers = workers_for(len(rows), self.options.num_workers)
-        all_rows = np.asarray(rows)
-
-        def stored(epoch: int) -> StoredRows | None:
-            return self.stored(all_rows, epoch, training=not sequential)
-
-        return KeyedLoader(images, batches, position, stored, workers)
+        return KeyedBatches(rows, targets_N, self.options.batch_size, self.seed, rank, world_size, sampler=sampler)

@@ -55,6 +55,8 @@ class FreezeSchedule:
             statistics or ``frozen`` ones.
         l2_sp: strength of the pull of the backbone towards the weights it started from (L2-SP); 0 switches it off.
         stage: what ``{stage}`` means in a phase's patterns.
+        solve_head: a linear head is solved before the first epoch, and leading phases that train only the head fall
+            away; read by ``without_head_phases``.
 
     Raises:
         ConfigError: a phase is malformed, empty at this run length, or addresses a stage that is not there; every
@@ -69,10 +71,12 @@ class FreezeSchedule:
         phases: list[dict[str, Any]],
         l2_sp: float = 0.0,
         stage: str | None = None,
+        solve_head: bool = False,
     ) -> None:
         self.stages = stages
         self.max_epochs = max_epochs
         self.l2_sp = l2_sp
+        self.solve_head = solve_head
         phases = [{**fields, "train": _fill(fields.get("train"), stage)} for fields in phases]
         problems = _malformed(phases)
         if l2_sp < 0:
@@ -106,6 +110,18 @@ class FreezeSchedule:
         """Full names of the modules that stay in eval mode in ``epoch``: those of every stage not wholly trained."""
         phase = self.phase(epoch)
         return frozenset(name for stage in self.stages if stage.name not in phase.stages for name in stage.modules)
+
+
+def without_head_phases(phases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The phases left to train once the head is solved: all from the first that trains more than the head.
+
+    That one is then the first of the run, and warms up as the scheduler says.
+    """
+    begin = next((number for number, fields in enumerate(phases) if list(fields.get("train") or []) != ["head"]), None)
+    if begin is None:
+        return []
+    first = {key: value for key, value in phases[begin].items() if key != "rewarm_epochs" or begin == 0}
+    return [first, *phases[begin + 1 :]]
 
 
 def _fill(patterns: Any, stage: str | None) -> Any:

@@ -1,0 +1,203 @@
+"""The linear head is solved, not trained: with the backbone frozen it is a convex problem.
+
+Minimises ``mean_i w_i * loss(x_i W + b, t_i) + strength / 2 * |W|^2`` by L-BFGS (SciPy's), softmax cross-entropy for one
+class per image, binary cross-entropy for several; targets may be soft. Features are centred and scaled by one number, so
+that a strength means the same for every network. The strength comes from a path of six, each decade from 1 to 1e-5, by
+cross-validated loss on the training images; every solution starts from its stronger neighbour's. Features are read in
+pieces, so a million rows of 2,048 need no more memory than one piece. A few seconds for some hundred images.
+
+When features outnumber images the problem is solved in the span of the images, which is exact: the gradient never
+leaves it. Sources: Kornblith et al. 2019 (arXiv:1805.08974) for the probe; Liu and Nocedal 1989 for L-BFGS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.special import expit, log_softmax
+
+from finetune.random_keys import generator
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Rows = Callable[[Ints], npt.NDArray[np.float32]]
+"""Positions to features, n x D."""
+STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+FOLDS = 5
+_PIECE = 8192
+_EXACT = {"maxiter": 1000, "ftol": 1e-10, "gtol": 1e-7, "maxcor": 20}
+_ROUGH = {"maxiter": 50, "ftol": 1e-4, "gtol": 1e-4, "maxcor": 10}
+"""Enough to rank strengths that lie a decade apart."""
+_SMALL = 20_000
+"""Up to so many images the features stand in memory, in the span of the images where that is smaller."""
+_CROSS_VALIDATED = 5_000
+"""The strength is chosen on at most so many images; the choice is coarse and the estimate good enough."""
+
+
+class Probe(NamedTuple):
+    """``logits = x weight_KD^T + bias_K``; ``losses`` are the cross-validated ones by strength."""
+
+    weight_KD: Floats
+    bias_K: Floats
+    strength: float
+    losses: dict[float, float]
+
+
+class Problem(NamedTuple):
+    """Features by position, targets N K in [0, 1], one weight per image, and which loss."""
+
+    rows: Rows
+    targets_NK: Floats
+    weights_N: Floats
+    multilabel: bool
+
+
+def solve(problem: Problem, seed: int) -> Probe:
+    """The best linear head for ``problem``; ``seed`` decides the folds."""
+    count = len(problem.targets_NK)
+    mean_D, scale, dimensions = _moments(problem.rows, count)
+
+    def standard(positions: Ints) -> Floats:
+        return (problem.rows(positions).astype(np.float64) - mean_D) / scale
+
+    losses = cross_validate(standard, problem, seed)
+    best = min(losses, key=lambda strength: (losses[strength], -strength))
+    positions = np.arange(count)
+    path = [strength for strength in STRENGTHS if strength >= best]
+    weight_KD, bias_K = _along(path, standard, problem, positions, dimensions, _EXACT)[-1]
+    weight_KD = weight_KD / scale
+    return Probe(weight_KD, bias_K - weight_KD @ mean_D, best, losses)
+
+
+def cross_validate(rows: Callable[[Ints], Floats], problem: Problem, seed: int) -> dict[float, float]:
+    """Mean held-out loss of each strength, over folds stratified by class; ties of a class are cut at random by ``seed``."""
+    rng = generator(seed, "order", 0)
+    count = len(problem.targets_NK)
+    chosen = np.sort(rng.choice(count, size=min(count, _CROSS_VALIDATED), replace=False))
+    fold_of = _stratified(problem.targets_NK[chosen].argmax(axis=1), rng)
+    total = dict.fromkeys(STRENGTHS, 0.0)
+    weight = 0.0
+    for fold in range(FOLDS):
+        held, kept = chosen[fold_of == fold], chosen[fold_of != fold]
+        if not len(held) or not len(kept):
+            continue
+        held_ND = rows(held)
+        for strength, (weight_KD, bias_K) in zip(
+            STRENGTHS, _along(STRENGTHS, rows, problem, kept, held_ND.shape[1], _ROUGH), strict=True
+        ):
+            losses_N, _ = _loss(held_ND @ weight_KD.T + bias_K, problem.targets_NK[held], multilabel=problem.multilabel)
+            total[strength] += float(problem.weights_N[held] @ losses_N)
+        weight += float(problem.weights_N[held].sum())
+    return {strength: value / weight for strength, value in total.items()}
+
+
+def objective(
+    parameters: Floats,
+    pieces: Callable[[], Iterator[tuple[Floats, Floats, Floats]]],
+    strength: float,
+    *,
+    multilabel: bool,
+) -> tuple[float, Floats]:
+    """Value and gradient at ``parameters`` (K x (D + 1), flat, the bias last) over pieces of (features, targets, weights)."""
+    value, weight = 0.0, 0.0
+    gradient: Floats | None = None
+    matrix: Floats | None = None
+    for x_ND, targets_NK, weights_N in pieces():
+        if matrix is None:
+            matrix = parameters.reshape(targets_NK.shape[1], -1)
+            gradient = np.zeros_like(matrix)
+        assert gradient is not None
+        losses_N, slopes_NK = _loss(x_ND @ matrix[:, :-1].T + matrix[:, -1], targets_NK, multilabel=multilabel)
+        value += float(weights_N @ losses_N)
+        slopes_NK *= weights_N[:, None]
+        gradient[:, :-1] += slopes_NK.T @ x_ND
+        gradient[:, -1] += slopes_NK.sum(axis=0)
+        weight += float(weights_N.sum())
+    assert matrix is not None
+    assert gradient is not None
+    gradient /= weight
+    gradient[:, :-1] += strength * matrix[:, :-1]
+    return value / weight + 0.5 * strength * float((matrix[:, :-1] ** 2).sum()), gradient.ravel()
+
+
+def _along(
+    strengths: Sequence[float],
+    rows: Callable[[Ints], Floats],
+    problem: Problem,
+    positions: Ints,
+    dimensions: int,
+    options: dict[str, float],
+) -> list[tuple[Floats, Floats]]:
+    """Solutions (weight K D, bias K) of ``strengths``, strongest first, each begun at the one before."""
+    pieces, basis_RD = _pieces(rows, problem, positions)
+    size = dimensions if basis_RD is None else len(basis_RD)
+    point = np.zeros(problem.targets_NK.shape[1] * (size + 1))
+    found: list[tuple[Floats, Floats]] = []
+    for strength in strengths:
+        point = minimize(
+            lambda parameters, strength=strength: objective(
+                parameters, pieces, strength, multilabel=problem.multilabel
+            ),
+            point,
+            jac=True,
+            method="L-BFGS-B",
+            options=options,
+        ).x
+        matrix = point.reshape(problem.targets_NK.shape[1], -1)
+        weight_KD = matrix[:, :-1] if basis_RD is None else matrix[:, :-1] @ basis_RD
+        found.append((weight_KD.copy(), matrix[:, -1].copy()))
+    return found
+
+
+def _pieces(
+    rows: Callable[[Ints], Floats], problem: Problem, positions: Ints
+) -> tuple[Callable[[], Iterator[tuple[Floats, Floats, Floats]]], Floats | None]:
+    """The data in pieces that can be gone through again and again, and the basis they are expressed in, if any."""
+    targets_NK, weights_N = problem.targets_NK[positions], problem.weights_N[positions]
+    if len(positions) > _SMALL:
+
+        def stream() -> Iterator[tuple[Floats, Floats, Floats]]:
+            for start in range(0, len(positions), _PIECE):
+                part = slice(start, start + _PIECE)
+                yield rows(positions[part]), targets_NK[part], weights_N[part]
+
+        return stream, None
+    x_ND = rows(positions)
+    basis_RD = None
+    if x_ND.shape[0] < x_ND.shape[1]:
+        basis_RD = np.linalg.qr(x_ND.T)[0].T
+        x_ND = x_ND @ basis_RD.T
+    return lambda: iter([(x_ND, targets_NK, weights_N)]), basis_RD
+
+
+def _loss(logits_NK: Floats, targets_NK: Floats, *, multilabel: bool) -> tuple[Floats, Floats]:
+    """Loss of each image, and its derivative by the logits."""
+    if multilabel:
+        losses_N = (np.logaddexp(0.0, logits_NK) - targets_NK * logits_NK).mean(axis=1)
+        return losses_N, (expit(logits_NK) - targets_NK) / logits_NK.shape[1]
+    log_probabilities_NK = log_softmax(logits_NK, axis=1)
+    return -(targets_NK * log_probabilities_NK).sum(axis=1), np.exp(log_probabilities_NK) - targets_NK
+
+
+def _moments(rows: Rows, count: int) -> tuple[Floats, float, int]:
+    """Mean feature, and the root mean square distance from it, in two passes over pieces."""
+    starts = range(0, count, _PIECE)
+    parts = [np.arange(start, min(start + _PIECE, count)) for start in starts]
+    mean_D = sum(rows(part).sum(axis=0, dtype=np.float64) for part in parts) / count
+    assert isinstance(mean_D, np.ndarray)
+    squares = sum(float(((rows(part) - mean_D) ** 2).sum()) for part in parts)
+    return mean_D, max(float(np.sqrt(squares / count)), 1e-12), len(mean_D)
+
+
+def _stratified(classes_N: Ints, rng: np.random.Generator) -> Ints:
+    fold_of = np.empty(len(classes_N), dtype=np.int64)
+    offset = 0
+    for number in np.unique(classes_N):
+        members = rng.permutation(np.flatnonzero(classes_N == number))
+        fold_of[members] = (np.arange(len(members)) + offset) % FOLDS
+        offset += len(members)
+    return fold_of

@@ -1,0 +1,83 @@
+"""Puts the solution of ``finetune.probe`` into a network's linear head, from stored features.
+
+Cosine and MLP heads and focal loss are no convex problem; their head is trained in the schedule's epochs instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from finetune.cache.features import PLAIN
+from finetune.cache.store import Features
+from finetune.data.module import ImageData
+from finetune.head.linear import LinearHead
+from finetune.loss.binary_cross_entropy import BinaryCrossEntropy
+from finetune.loss.cross_entropy import CrossEntropy
+from finetune.model import ImageClassifier
+from finetune.probe import Ints, Problem, solve
+
+log = logging.getLogger(__name__)
+
+
+def is_convex(head: nn.Module, loss: nn.Module) -> bool:
+    """Whether the head's weights have one best value on given features."""
+    return isinstance(head, LinearHead) and isinstance(loss, BinaryCrossEntropy | CrossEntropy)
+
+
+def solve_head(model: ImageClassifier, data: ImageData, seed: int) -> None:
+    """Solve the head on the training images' features, stored ones where the cache can.
+
+    Class weights and label smoothing are those of the run's loss; the sampler plays no part.
+    """
+    table, head, loss = data.table, model.network.head, model.loss
+    assert isinstance(head, LinearHead)
+    assert isinstance(loss, BinaryCrossEntropy | CrossEntropy)
+    rows = table.rows("train")
+    features = None if model.reuse is None else model.reuse.pooled(rows)
+    if features is None:
+        features = _live_features(model, data, rows)
+    started = time.monotonic()
+    present = np.flatnonzero(features.present_N)
+    targets = table.targets[rows[present]]
+    multilabel = table.task == "multilabel"
+    hard_NK = targets if multilabel else np.eye(len(table.classes))[targets]
+    share = 0.5 if multilabel else 1.0 / len(table.classes)
+    class_weights_K = loss.weights_K.double().cpu().numpy()
+    weights_N = (hard_NK * class_weights_K).sum(axis=1) if not multilabel else np.ones(len(hard_NK))
+
+    def read(positions: Ints) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        return features.take(present[positions]).float().numpy()
+
+    smooth_NK = hard_NK * (1 - loss.label_smoothing) + share * loss.label_smoothing
+    with threadpool_limits(limits=1):  # the matrices are small; threads that wait for each other cost more
+        probe = solve(Problem(read, smooth_NK.astype(np.float64), weights_N, multilabel), seed)
+    with torch.no_grad():
+        head.linear.weight.copy_(torch.from_numpy(probe.weight_KD))
+        head.linear.bias.copy_(torch.from_numpy(probe.bias_K))
+    seconds = time.monotonic() - started
+    log.info(
+        "head      solved on %d images, strength %g by cross-validation, %.1f s", len(rows), probe.strength, seconds
+    )
+
+
+def _live_features(model: ImageClassifier, data: ImageData, rows: Ints) -> Features:
+    model.eval()
+    piece_N = np.full(len(rows), -1, dtype=np.int32)
+    row_N = np.zeros(len(rows), dtype=np.int64)
+    values: list[torch.Tensor] = []
+    done = 0
+    with torch.inference_mode():
+        for readable, images_BCHW in data.image_source().images(rows, PLAIN):
+            inputs_BCHW = data.preprocessing.normalize(images_BCHW.to(model.device))
+            values.append(model.network.backbone(inputs_BCHW.contiguous(memory_format=torch.channels_last)).cpu())
+            positions = np.searchsorted(rows, readable)
+            piece_N[positions] = 0
+            row_N[positions] = np.arange(done, done + len(readable))
+            done += len(readable)
+    return Features((torch.cat(values),), piece_N, row_N)

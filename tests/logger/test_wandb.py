@@ -10,31 +10,8 @@ from typing import Any
 import pytest
 
 from finetune.logger.wandb import ID_FILE, WandbLogger
-from finetune.logger.wandb_history import read_records
 from finetune.logger.wandb_server import ask
-
-
-def _records(run_directory: Path, kind: str) -> list[Any]:
-    """Records of one kind from every part of the run, in the order of the parts."""
-    found = []
-    for path in sorted(run_directory.glob("wandb/*run-*/run-*.wandb")):
-        if path.parent.name != "latest-run":
-            found += [
-                getattr(record, kind) for record in read_records(path) if record.WhichOneof("record_type") == kind
-            ]
-    return found
-
-
-def _history(run_directory: Path) -> list[dict[str, Any]]:
-    return [
-        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.item}
-        for record in _records(run_directory, "history")
-    ]
-
-
-def _config(run_directory: Path) -> dict[str, Any]:
-    updates = [item for record in _records(run_directory, "config") for item in record.update]
-    return {item.key or item.nested_key[0]: json.loads(item.value_json) for item in updates}
+from tests.logger.wandb_stub import config, history, records
 
 
 def _train(logger: WandbLogger, first_step: int, stop_step: int) -> None:
@@ -57,19 +34,19 @@ def test_an_offline_run_holds_configuration_metrics_tables_and_summary(
     logger = WandbLogger(tmp_path, {"optimizer": {"lr": 0.01, "betas": [0.9, 0.99]}, "seed": 3})
     _train(logger, 0, 10)
     logger.finish("completed")
-    config = _config(tmp_path)
-    assert (config["optimizer.lr"], config["optimizer.betas"], config["seed"]) == (0.01, [0.9, 0.99], 3)
-    history = _history(tmp_path)
-    assert [row["_step"] for row in history] == list(range(10))
-    assert [row["val/accuracy"] for row in history if "val/accuracy" in row] == [0.04, 0.09]
-    assert history[3]["train/loss"] == 0.25
+    logged = config(tmp_path)
+    assert (logged["optimizer.lr"], logged["optimizer.betas"], logged["seed"]) == (0.01, [0.9, 0.99], 3)
+    rows = history(tmp_path)
+    assert [row["_step"] for row in rows] == list(range(10))
+    assert [row["val/accuracy"] for row in rows if "val/accuracy" in row] == [0.04, 0.09]
+    assert rows[3]["train/loss"] == 0.25
     (table,) = tmp_path.glob("wandb/offline-run-*/files/media/table/split_*.json")
     assert json.loads(table.read_text()) == {
         "columns": ["class", "train", "val"],
         "data": [["cat", 1, 0], ["dog", 1, 1]],
     }
     summary = {
-        (item.key or item.nested_key[0]): item.value_json for r in _records(tmp_path, "summary") for item in r.update
+        (item.key or item.nested_key[0]): item.value_json for r in records(tmp_path, "summary") for item in r.update
     }
     assert (summary["best/val/accuracy"], summary["test/accuracy"], summary["status"]) == ("0.75", "0.5", '"completed"')
     assert list(tmp_path.glob("wandb/offline-run-*/files/split.csv"))
@@ -84,10 +61,10 @@ def test_a_resumed_run_keeps_its_id_and_its_steps_only_rise(tmp_path: Path, monk
     resumed = WandbLogger(tmp_path, {})  # from a checkpoint of step 10: steps 10 to 13 are computed again
     _train(resumed, 10, 20)
     resumed.finish("completed")
-    assert {record.run_id for record in _records(tmp_path, "run")} == {(tmp_path / ID_FILE).read_text().strip()}
-    history = _history(tmp_path)
-    assert [row["_step"] for row in history] == list(range(20))
-    assert [row["_step"] for row in history if "val/accuracy" in row] == [4, 9, 14, 19]
+    assert {record.run_id for record in records(tmp_path, "run")} == {(tmp_path / ID_FILE).read_text().strip()}
+    rows = history(tmp_path)
+    assert [row["_step"] for row in rows] == list(range(20))
+    assert [row["_step"] for row in rows if "val/accuracy" in row] == [4, 9, 14, 19]
 
 
 def test_what_a_resumed_run_had_not_yet_logged_is_logged_after_what_it_had(
@@ -102,7 +79,7 @@ def test_what_a_resumed_run_had_not_yet_logged_is_logged_after_what_it_had(
     resumed.log_metrics({"train/loss": 1.0}, step=4)
     resumed.log_metrics({"val/accuracy": 0.5}, step=4)
     resumed.finish("completed")
-    assert [(row["_step"], row.get("train/loss"), row.get("val/accuracy")) for row in _history(tmp_path)] == [
+    assert [(row["_step"], row.get("train/loss"), row.get("val/accuracy")) for row in history(tmp_path)] == [
         (4, 1.0, None),
         (5, None, 0.5),
     ]
@@ -117,7 +94,7 @@ def test_a_run_is_closed_with_the_exit_code_of_its_status(
     logger.log_metrics({"train/loss": 1.0}, step=0)
     logger.finalize("success")  # Lightning, after fit
     logger.finish(status)
-    assert [record.exit_code for record in _records(tmp_path, "exit")] == [exit_code]
+    assert [record.exit_code for record in records(tmp_path, "exit")] == [exit_code]
 
 
 def test_no_secret_reaches_a_file_or_the_server(
@@ -127,8 +104,8 @@ def test_no_secret_reaches_a_file_or_the_server(
     environment, key, url, argument = canaries
     monkeypatch.setenv("MY_SERVICE_TOKEN", environment)
     monkeypatch.setattr("sys.argv", ["train", f"logger.x.password={argument}", f"note={environment}"])
-    config = {"a": {"api_key": key}, "storage": f"postgresql://me:{url}@host/db", "note": f"see {environment}"}
-    logger = WandbLogger(tmp_path, config)
+    secretive = {"a": {"api_key": key}, "storage": f"postgresql://me:{url}@host/db", "note": f"see {environment}"}
+    logger = WandbLogger(tmp_path, secretive)
     _train(logger, 0, 6)
     logger.log_hyperparams({"hub_token": key})
     logger.finish("completed")
@@ -149,7 +126,7 @@ def test_without_a_key_the_run_is_offline_and_the_line_to_upload_it_is_given(
     logger.finish("completed")
     assert f"there is no API key for {wandb_server.url}" in caplog.text
     assert f"wandb sync --include-online {tmp_path}/wandb/" in caplog.text
-    assert len(_history(tmp_path)) == 2
+    assert len(history(tmp_path)) == 2
     assert wandb_server.received == []
 
 
@@ -162,7 +139,7 @@ def test_a_server_that_falls_silent_after_the_question_means_offline(
     _train(logger, 0, 2)
     logger.finish("completed")
     assert "W&B: offline, because" in caplog.text
-    assert len(_history(tmp_path)) == 2
+    assert len(history(tmp_path)) == 2
 
 
 def test_a_server_that_falls_silent_during_the_training_does_not_hold_up_its_end(
@@ -175,7 +152,7 @@ def test_a_server_that_falls_silent_during_the_training_does_not_hold_up_its_end
     logger.finish("completed")
     assert "the upload did not end within 1 s" in caplog.text
     assert "wandb sync --include-online" in caplog.text
-    assert [row["_step"] for row in _history(tmp_path)] == list(range(7))
+    assert [row["_step"] for row in history(tmp_path)] == list(range(7))
 
 
 def test_a_broken_tracker_does_not_end_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

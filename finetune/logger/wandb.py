@@ -64,12 +64,11 @@ class WandbLogger(LightningWandbLogger):
         super().__init__(project=project, save_dir=self._directory)
         default_name, default_group = run_name(self._directory)
         self._secrets = redact.secret_values(os.environ)
+        identity = {"name": name or default_name, "group": group or default_group, "tags": tags}
         self._identity: dict[str, Any] = {
             "project": project,
             "entity": entity,
-            "name": name or default_name,
-            "group": group or default_group,
-            "tags": tags,
+            **redact.redact(identity, self._secrets),
         }
         self._config = config
         self._mode = mode

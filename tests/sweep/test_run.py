@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from tests.sweep.conftest import Stub
+from tests.sweep.conftest import REPOSITORY, Stub
 
 pytestmark = pytest.mark.slow  # every job is a Python process of its own
 
@@ -40,6 +42,26 @@ def test_a_sweep_of_which_all_jobs_complete_ends_with_0_and_divides_the_cores(st
     given = {path.read_text().strip() for path in found.directory.glob("*/starts.txt")}
     cores = sorted(os.sched_getaffinity(0))
     assert given == {f"{len(cores[part::2])} {cores[part::2]}" for part in (0, 1)}
+
+
+def test_twenty_runs_started_at_once_have_twenty_directories(stub: Stub) -> None:
+    pattern = OmegaConf.load(REPOSITORY / "conf" / "train.yaml").hydra.run._get_node("dir")._value()
+    command = [word for word in stub.command(f"hydra.run.dir={pattern}") if word != "-m"]
+    started = [subprocess.Popen(command, cwd=stub.folder, env=stub.environment) for _ in range(20)]
+    assert [process.wait() for process in started] == [0] * 20
+    assert len(list(stub.folder.glob("runs/*/*/result.json"))) == 20
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
+def test_every_engine_runs_the_same_jobs_to_the_same_values(launcher: str, stub: Stub) -> None:
+    here = stub.run("x=1,2", "act=ok,kill", "hydra.launcher.n_jobs=2")
+    there = stub.run("x=1,2", "act=ok,kill", f"hydra/launcher={launcher}", "hydra.sweep.dir=multirun/a/b")
+    columns = ("overrides", "status", "exit_code", "value")
+    assert [[row[name] for name in columns] for row in there.rows] == [
+        [row[name] for name in columns] for row in here.rows
+    ]
+    assert [row["status"] for row in there.rows] == ["completed", "failed"] * 2
+    assert there.exit_code == 1
 
 
 def test_a_directory_with_a_sweep_in_it_is_not_written_over(stub: Stub) -> None:

@@ -6,6 +6,7 @@ from nothing. Only public commands are used, and each is printed before it runs,
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 import subprocess
@@ -67,7 +68,9 @@ def main() -> int:
             return code
         result = json.loads((REPOSITORY / run_directory / "result.json").read_text(encoding="utf-8"))
         outcomes.append(Outcome(contestant, result["test"]["accuracy"], time.monotonic() - started))
+    picture = draw(outcomes, REPOSITORY / RUNS / "demo.png")
     print(table(outcomes))
+    print(f"The runs in one picture: {picture.relative_to(REPOSITORY)}")
     return 0
 
 
@@ -85,6 +88,25 @@ def table(outcomes: list[Outcome]) -> str:
         "  python -m finetune.train data.path=data/clipart",
     ]
     return "\n".join(lines)
+
+
+def draw(outcomes: list[Outcome], path: Path) -> Path:
+    """Accuracy on the validation images by epoch, one line a contestant."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for one, colour in zip(outcomes, ("#2b6cdb", "#d2501a", "#12806a"), strict=True):
+        with (REPOSITORY / RUNS / one.contestant.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            accuracy = [float(row["val/accuracy"]) for row in csv.DictReader(file)]
+        label = f"{one.contestant.title}: {one.test_accuracy:.2f} on test images"
+        axes.plot(range(1, len(accuracy) + 1), accuracy, color=colour, label=label, linewidth=2)
+    axes.set(xlabel="epoch", ylabel="accuracy on validation images", ylim=(0, 1))
+    axes.grid(color="#dfe2e6", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=90, metadata={"Software": None})
+    return path
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Measurements: ``python -m bench`` for speed. Not part of the installed package."""

@@ -1,0 +1,90 @@
+"""Speed as ratios, each measured within one run, its sides in turn: a table on the screen and ``bench.json``.
+
+    python -m bench                      # everything, within ten minutes on two cores
+    python -m bench --rows loading start # some of it
+    python -m bench --images 715         # with a larger data set
+
+ResNet-50 at 224 px without pretrained weights (timing does not see them) on photographs that ``photographs.py`` makes.
+A ratio compares two things that ran minutes apart at most, on the same files, so it can be repeated on any machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench import table
+from bench.table import Row
+
+
+def main() -> None:
+    """Measure, print as it goes, write."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rows", nargs="*", choices=sorted(groups(Path(), 0, 0)), help="only these groups of rows")
+    parser.add_argument("--images", type=int, default=360, help="photographs of the data set (default 360)")
+    parser.add_argument("--repeats", type=int, default=2, help="rounds of the rows that compare whole commands")
+    parser.add_argument("--output", type=Path, default=Path("bench.json"))
+    chosen = parser.parse_args()
+    os.environ |= {"WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1"}
+    os.environ.pop("OMP_NUM_THREADS", None)
+    started = time.monotonic()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="finetune-bench-") as work:
+        os.environ["XDG_CACHE_HOME"] = f"{work}/cache"
+        for name, measure in groups(Path(work), chosen.images, chosen.repeats).items():
+            if chosen.rows and name not in chosen.rows:
+                continue
+            for row in measure():
+                rows.append(row)
+                print(row.line(), flush=True)
+                table.write(chosen.output, rows, machine(), time.monotonic() - started)
+    print(
+        f"{sum(row.holds for row in rows)} of {len(rows)} bars hold; "
+        f"{time.monotonic() - started:.0f} s; {chosen.output}"
+    )
+
+
+def groups(work: Path, count: int, repeats: int) -> dict[str, Callable[[], Iterator[Row]]]:
+    """Rows by what they are about, in the order in which they run."""
+    from bench import loading, networks, photographs, whole_commands
+
+    def small() -> Path:
+        return photographs.write(work / "small", count, photographs.SMALL)
+
+    def large() -> Path:
+        return photographs.write(work / "large", 12, photographs.LARGE)
+
+    return {
+        "start": lambda: whole_commands.start(3),
+        "probe": lambda: whole_commands.probe(small(), work, repeats),
+        "sweep": lambda: whole_commands.sweep(small(), work),
+        "trunk": lambda: networks.trunk(5),
+        "boundary": lambda: networks.boundary(small(), work),
+        "full": lambda: networks.full(small(), work, 8),
+        "loading": lambda: loading.loaders(large(), small(), 3),
+    }
+
+
+def machine() -> dict[str, str | int | list[float]]:
+    """What the figures were measured on; a load above the number of cores says that they are noisy."""
+    model = "unknown"
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+    return {
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "load": [round(load, 1) for load in os.getloadavg()],
+        "python": platform.python_version(),
+        "system": sys.platform,
+    }
+
+
+if __name__ == "__main__":
+    main()

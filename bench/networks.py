@@ -1,0 +1,154 @@
+"""Rows that compare forward passes and training steps in this process: trunk, full fine-tuning, stored boundary."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.bare import BATCH, FullLoop, has_bf16, resnet50
+from bench.measure import alternate, command, seconds
+from bench.table import Row
+from bench.whole_commands import train
+
+
+def trunk(repeats: int) -> Iterator[Row]:
+    """The frozen trunk against the plain float32 module in eval mode, contiguous, no gradients."""
+    import torch
+
+    from finetune.cache.trunk import Trunk
+    from finetune.head.linear import LinearHead
+    from finetune.network import Network
+    from finetune.preprocessing import Preprocessing
+    from finetune.stages import divide
+
+    plain = resnet50().eval()
+    stages = divide(Network(plain, LinearHead(2048, 2)))
+    images_BCHW = torch.randint(0, 256, (BATCH, 3, 224, 224), dtype=torch.uint8)
+    preprocessing = Preprocessing()
+    trunks = [
+        Trunk(plain, stages, len(stages) - 1, preprocessing).to(dtype) for dtype in (torch.float32, torch.bfloat16)
+    ]
+
+    def live() -> None:
+        with torch.no_grad():
+            plain(preprocessing.normalize(images_BCHW))
+
+    sides = [live, *(lambda trunk=trunk: trunk(images_BCHW) for trunk in trunks)]
+    for side in sides:
+        side()
+    base, single, half = (
+        BATCH / statistics.median(times)
+        for times in alternate(repeats, *(lambda side=side: seconds(side) for side in sides))
+    )
+    yield Row(
+        "frozen trunk, float32 / plain eval module", single / base, ">= 1.6", f"{single:.1f} / {base:.1f} images/s"
+    )
+    bar = ">= 3" if has_bf16() else ">= 0"
+    yield Row("frozen trunk, bfloat16 / plain eval module", half / base, bar, f"{half:.1f} / {base:.1f} images/s")
+
+
+def full(images: Path, work: Path, repeats: int) -> Iterator[Row]:
+    """``train`` with augmentation against the bare loop on synthetic images, in turn, within one process."""
+    loop = FullLoop(BATCH, 2)
+    loop.step()
+    pace = Pace(lambda: seconds(loop.step), repeats)
+    fit(work / "full", pace, f"data.path={images}", "freeze=none", "trainer.max_epochs=1")
+    bare = statistics.median(pace.bare_s)
+    ours = statistics.median(pace.step_s)
+    note = (
+        f"{BATCH / ours:.1f} / {BATCH / bare:.1f} images/s, batch {BATCH}, medians of {len(pace.step_s)} steps in turn"
+    )
+    yield Row("full fine-tuning with augmentation / bare synthetic loop", bare / ours, ">= 0.95", note)
+
+    small = ("trainer.max_epochs=1", "freeze=none", "+trainer.limit_train_batches=4", "+trainer.limit_val_batches=1")
+    ours_cost, _ = train(images, work, *small, "cache=none", cache=work / "memory")
+    script = command("-m", "bench.bare", "full", str(images))
+    note = f"{ours_cost.peak_mib:.0f} MiB / {script.peak_mib:.0f} MiB"
+    yield Row(
+        "peak memory of full fine-tuning / the bare loop's", ours_cost.peak_mib / script.peak_mib, "<= 1.15", note
+    )
+
+
+def boundary(images: Path, work: Path) -> Iterator[Row]:
+    """layer4 and head train: an epoch from the stored input of layer4 against a live one."""
+    overrides = (f"data.path={images}", "freeze=surgical", "transform=none", "trainer.max_epochs=3")
+    phases = "freeze.phases=[{train:[head],epochs:1},{train:[head,layer4],batch_norm:frozen}]"
+    epochs = {}
+    for name, cache in (("stored", "features"), ("live", "none")):
+        pace = Pace(lambda: 0.0, 1)
+        fit(
+            work / name,
+            pace,
+            *overrides,
+            phases,
+            f"cache={cache}",
+            f"{'' if cache == 'none' else f'cache.dir={work}/boundary'}",
+        )
+        epochs[name] = pace.epoch_s[-1]
+    note = f"{epochs['stored']:.1f} s / {epochs['live']:.1f} s an epoch, training and validation"
+    yield Row("layer4 + head train, stored boundary / live", epochs["stored"] / epochs["live"], "<= 0.5", note)
+
+
+class Pace:
+    """A callback's eyes on a fit: seconds between the ends of steps, and of whole epochs; runs ``other`` in between."""
+
+    def __init__(self, other: Any, repeats: int) -> None:
+        self.other = other
+        self.limit = repeats
+        self.step_s: list[float] = []
+        self.bare_s: list[float] = []
+        self.epoch_s: list[float] = []
+
+    def callback(self) -> Any:
+        """As Lightning wants it."""
+        from lightning.pytorch import Callback
+
+        pace = self
+
+        class Watch(Callback):
+            started = 0.0
+            epoch = 0.0
+
+            def on_train_epoch_start(self, *_: Any) -> None:
+                Watch.epoch = time.perf_counter()
+
+            def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+                now = time.perf_counter()
+                if batch_idx > 0 and len(batch.indices) >= BATCH - 2:
+                    pace.step_s.append((now - Watch.started) * BATCH / len(batch.indices))
+                pace.bare_s.append(pace.other())
+                Watch.started = time.perf_counter()
+
+            def on_train_epoch_end(self, *_: Any) -> None:
+                pace.epoch_s.append(time.perf_counter() - Watch.epoch)
+
+        return Watch()
+
+
+def fit(directory: Path, pace: Pace, *overrides: str) -> None:
+    """``finetune.train`` in this process, watched by ``pace``."""
+    import hydra
+    import lightning
+    from hydra.core.global_hydra import GlobalHydra
+
+    from bench.whole_commands import COMMON
+    from finetune import training
+    from finetune.config import CONF_DIR
+    from finetune.run_directory import RunDirectory
+
+    GlobalHydra.instance().clear()
+    given = [word for word in (*COMMON, *overrides) if word]
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = hydra.compose("train", overrides=given)
+    directory.mkdir(parents=True, exist_ok=True)
+    build = training.make_callbacks
+    watched = lambda *arguments: ((found := build(*arguments))[0] + [pace.callback()], found[1])  # noqa: E731
+    training.make_callbacks = watched
+    try:
+        lightning.seed_everything(0, verbose=False)
+        training.train(cfg, RunDirectory(directory), {"freeze": "bench", "head": "linear"})
+    finally:
+        training.make_callbacks = build

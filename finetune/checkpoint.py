@@ -199,7 +199,7 @@ def newest_whole(folder: Path, names: tuple[str, ...]) -> tuple[Path | None, lis
 def sweep_litter(folder: Path) -> None:
     """Remove what a killed save left behind."""
     for part in folder.glob(f"*{PART}"):
-        part.unlink()
+        part.unlink(missing_ok=True)  # another process of this run sweeps too
 
 
 def _unpickle(content: bytes, path: Path) -> dict[str, Any]:

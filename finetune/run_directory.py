@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from finetune.processes import is_first
+
 Status = Literal["running", "completed", "failed", "interrupted"]
 _PACKAGES = ("finetune", "torch", "torchvision", "lightning", "timm", "torchmetrics", "albumentations", "hydra-core")
 
@@ -30,7 +32,12 @@ class RunDirectory:
         self.report = root / "report.html"
 
     def write_result(self, status: Status, **fields: Any) -> None:
-        """Replace ``result.json``: ``status`` and ``fields``; numbers that are not finite become null."""
+        """Replace ``result.json``: ``status`` and ``fields``; numbers that are not finite become null.
+
+        Of several processes only the first writes.
+        """
+        if not is_first():
+            return
         write_json(self.result, {"status": status, **fields, "versions": versions()})
 
 

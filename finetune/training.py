@@ -38,10 +38,11 @@ from finetune.errors import CheckpointError, DataError, Interrupted, TrainingErr
 from finetune.hardware import fast_precision
 from finetune.model import ImageClassifier
 from finetune.network import Network
+from finetune.processes import is_first
 from finetune.redact import redact, secret_values
 from finetune.run_directory import RunDirectory, versions, write_json
-from finetune.surroundings import monitor_problems
 from finetune.solved_head import is_convex, solve_head
+from finetune.surroundings import monitor_problems
 from finetune.transform.mix import Mix
 from finetune.transform.none import NoAugmentation
 
@@ -76,6 +77,8 @@ def train(cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str]) -> Res
         Interrupted: a signal asked to leave; the status is ``interrupted`` and the run can be resumed.
     """
     started = time.monotonic()
+    if not is_first():
+        logging.getLogger().setLevel(logging.WARNING)
     run.write_result("running")
     loggers: list[Logger] = []
     status = "failed"
@@ -87,6 +90,8 @@ def train(cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str]) -> Res
         status = "interrupted"
         run.write_result("interrupted", seconds={"total": time.monotonic() - started})
         log.info("interrupted; continue with: hydra.run.dir=%s resume=auto", run.root)
+        if not is_first():  # Lightning's launcher kills the first process when a helper of it ends with a code
+            return {"status": status}
         raise
     except BaseException as error:
         reason = f"{type(error).__name__}: {error}"
@@ -108,9 +113,12 @@ def _train(
         solved = resume_from is None and parts.model.schedule.solve_head
         if solved:
             solve_head(parts.model, parts.data, cfg.seed)
-            write_checkpoint(finish.weights_payload(parts.model), run.probe)
+            if is_first():
+                write_checkpoint(finish.weights_payload(parts.model), run.probe)
         if parts.model.schedule.max_epochs > 0:
             parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=resume_from, weights_only=True)
+        if not is_first():
+            return {"status": "completed"}
         fitted = time.monotonic()
         seconds = {"prepare": prepared - started, "fit": fitted - prepared}
         checkpointing = parts.interruption.checkpointing
@@ -124,7 +132,8 @@ def assemble(
 ) -> Parts:
     """Build everything, and say what was found and what will be trained. ``loggers`` is filled in place."""
     config: dict[str, Any] = redact(OmegaConf.to_container(cfg, resolve=True), secret_values(os.environ))
-    run.config.write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
+    if is_first():
+        run.config.write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
     lightning.seed_everything(cfg.seed, verbose=False)
 
     table, options = load_data(cfg, run, resume_from)
@@ -164,7 +173,7 @@ def assemble(
     data = ImageData(table, backbone.preprocessing, transform, options, cfg.seed)
     model.reuse = data.reuse = feature_reuse(cfg, model, data)
     check_disk(run, network)
-    loggers.extend(build.part(node, run.root, config) for node in cfg.logger.values())
+    loggers.extend(build.part(node, run.root, config) for node in cfg.logger.values() if is_first())
     callbacks, interruption = make_callbacks(cfg, run, table)
     trainer = make_trainer(cfg, run, callbacks, loggers)
     return Parts(table, model, data, trainer, interruption)
@@ -181,7 +190,8 @@ def load_data(cfg: DictConfig, run: RunDirectory, resume_from: Path | None) -> t
         node.split_file = str(run.split)
     source = build.part(node, cfg.seed)
     found = examine(source.load(), progress=sys.stderr.isatty())
-    write_json(run.data_report, found.to_dict())
+    if is_first():
+        write_json(run.data_report, found.to_dict())
     if found.problems:
         raise combine([DataError(problem) for problem in found.problems])
     table = found.clean()
@@ -190,7 +200,8 @@ def load_data(cfg: DictConfig, run: RunDirectory, resume_from: Path | None) -> t
             f"data.path={cfg.data.path} leaves no image for validation (data.val_fraction={cfg.data.val_fraction}); "
             "give a larger fraction, or add a val/ folder"
         )
-    table.write_csv(run.split)
+    if is_first():
+        table.write_csv(run.split)
     _say(describe.data_lines(table))
     for warning in found.warnings:
         log.warning("data      %s", warning)

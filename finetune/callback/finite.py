@@ -84,9 +84,10 @@ class FiniteNumbers(Callback):
         names = [self.table.relative(row) for row in self._rows]
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         return (
-            f"step {trainer.global_step + 1} (epoch {trainer.current_epoch + 1}): the loss or its gradient is not finite"
-            f". The batch was {shown}. The last checkpoint is sound. Lower optimizer.lr, set trainer.precision=32-true, "
-            f"or let such steps pass with max_skipped_steps={self.max_skipped_steps + 10}"
+            f"step {trainer.global_step + 1} (epoch {trainer.current_epoch + 1}): the loss or its gradient is not "
+            f"finite. The batch was {shown}. The last checkpoint is sound. Lower optimizer.lr, set "
+            "trainer.precision=32-true, or let such steps pass with "
+            f"max_skipped_steps={self.max_skipped_steps + 10}"
         )
 
 

@@ -48,10 +48,17 @@ class Interruption(Callback):
                 signal.signal(number, handler)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signals back from Lightning, whose own handler ends with exit code 0 and saves nothing."""
+        """From here on a signal waits for the end of a step."""
+        self.training = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals back from Lightning, which registers its handlers after ``on_fit_start``.
+
+        Its handler ends with exit code 0, saves nothing, stops in mid-accumulation, and in several processes waits for
+        the others inside of the handler.
+        """
         for number in _SIGNALS:
             signal.signal(number, self._receive)
-        self.training = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Leave after an optimizer step; at the epoch's last one, with its validation still to do."""

@@ -7,7 +7,9 @@ asked for when the first batch is drawn, not when the iterator is made.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +51,7 @@ class KeyedLoader:
             batch_sampler=batches,  # type: ignore[arg-type]  # yields (epoch, row) keys, not bare integers
             num_workers=num_workers,
             collate_fn=collate,
+            worker_init_fn=_survive_first_signal,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(0),  # its draws are unused; the global generator stays untouched
@@ -65,6 +68,24 @@ class KeyedLoader:
             return
         for keys in self.batches:
             yield stored.batch(np.array([row for _, row in keys], dtype=np.int64))
+
+
+def _survive_first_signal(_worker: int) -> None:
+    """Make a worker outlive the signal that asks the run to leave.
+
+    SLURM and a terminal's Ctrl-C signal every process of a run. The main process saves and leaves at the end of its
+    step, and may need this worker for the rest of an accumulation; torch's own handler would end the worker, and its
+    death the step. A second signal ends the worker at once, as it does the main process.
+    """
+    received = list[int]()
+
+    def receive(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1:
+            os._exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, receive)
 
 
 def workers_for(rows: int, num_workers: int | None) -> int:

@@ -58,7 +58,7 @@ class ImageData(lightning.LightningDataModule):
             return self.stored(rows, epoch, training=True)
 
         images = ImageRows(self.table, self.preprocessing, self.transform, self.seed)
-        batches = self._batches(rows, targets_N, self.options.sampler)
+        batches = self._batches(rows, targets_N, self.options.sampler, shared=True)
         return KeyedLoader(images, batches, position, stored, workers_for(len(rows), self.options.num_workers))
 
     def val_dataloader(self) -> KeyedLoader:
@@ -70,12 +70,15 @@ class ImageData(lightning.LightningDataModule):
         def stored(epoch: int) -> StoredRows | None:
             return self.stored(rows, epoch, training=False)
 
-        return self._evaluation_loader(rows, lambda: Position(trainer.current_epoch, 0), stored)
+        return self._evaluation_loader(rows, lambda: Position(trainer.current_epoch, 0), stored, shared=True)
 
     def evaluation_loader(self, rows: Rows, features: Features | None) -> KeyedLoader:
-        """Any rows, once each, as the network sees them in deployment, or their ``features`` in the images' place."""
+        """Any rows, once each, as the network sees them in deployment, or their ``features`` in the images' place.
+
+        All of them, in this process: the final evaluation is the first process's alone.
+        """
         stored = None if features is None else StoredRows(features, rows, self.table.targets)
-        return self._evaluation_loader(rows, lambda: Position(0, 0), lambda _: stored)
+        return self._evaluation_loader(rows, lambda: Position(0, 0), lambda _: stored, shared=False)
 
     def image_source(self) -> ImageSource:
         """Digests and decoded images of any rows, for the feature cache."""
@@ -113,15 +116,21 @@ class ImageData(lightning.LightningDataModule):
                 yield batch.indices.numpy(), batch.inputs
 
     def _evaluation_loader(
-        self, rows: Rows, position: Callable[[], Position], stored: Callable[[int], StoredRows | None]
+        self, rows: Rows, position: Callable[[], Position], stored: Callable[[int], StoredRows | None], *, shared: bool
     ) -> KeyedLoader:
         images = ImageRows(self.table, self.preprocessing, None, self.seed)
-        batches = self._batches(rows, None, "sequential")
+        batches = self._batches(rows, None, "sequential", shared=shared)
         return KeyedLoader(images, batches, position, stored, workers_for(len(rows), self.options.num_workers))
 
     def _batches(
-        self, rows: Rows, targets_N: Rows | None, sampler: Literal["shuffle", "balanced", "sequential"]
+        self,
+        rows: Rows,
+        targets_N: Rows | None,
+        sampler: Literal["shuffle", "balanced", "sequential"],
+        *,
+        shared: bool,
     ) -> KeyedBatches:
+        """Batches of ``rows``: this process's share of them when they are ``shared`` out, else all."""
         trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None and shared else (0, 1)
         return KeyedBatches(rows, targets_N, self.options.batch_size, self.seed, rank, world_size, sampler=sampler)

@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from finetune.checkpoint import Checkpoint
@@ -48,6 +49,8 @@ def part(node: DictConfig | dict[str, Any], *runtime: Any, **keywords: Any) -> A
     except InstantiationException as error:
         if isinstance(error.__cause__, FinetuneError):  # the part's own words, without Hydra's around them
             raise error.__cause__ from None
+        if isinstance(error.__cause__, MisconfigurationException):  # hardware that is not there, options at odds
+            raise ConfigError(f"{plain['_target_'].rpartition('.')[2]}: {error.__cause__}") from error
         raise
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+NOUNS = ("backbone", "callback", "freeze", "head", "logger", "loss", "optimizer", "scheduler", "trainer", "transform")
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """``def test_...(head)`` runs once per ``conf/head/*.yaml``: a new part is tested as soon as it has a file."""
-    for noun in ("head", "loss", "transform", "backbone"):
+    for noun in NOUNS:
         if noun in metafunc.fixturenames:
             names = sorted(path.stem for path in (CONF / noun).glob("*.yaml"))
             assert names, f"conf/{noun} holds no YAML"

@@ -273,7 +273,8 @@ def test_weights_of_another_architecture_are_refused_with_the_mismatch_counted_a
         2,
         f"error: backbone.weights=vit.pth does not fit backbone.name=test_resnet: of its {len(wanted)} tensors "
         f"{len(missing)} are missing from the file and 0 have another shape, and {len(foreign)} of the file are "
-        f"unknown to it ({missing[0]} is missing; {missing[1]} is missing; {foreign[0]} is unknown; {foreign[1]} is unknown). "
+        f"unknown to it ({missing[0]} is missing; {missing[1]} is missing; {foreign[0]} is unknown; {foreign[1]} is "
+        "unknown). "
         "Name the network that the file was saved from with backbone.name\n",
     )
 
@@ -312,9 +313,10 @@ def test_without_a_network_pretrained_weights_are_refused_within_15_s_with_three
     assert answer == (
         2,
         "error: backbone.weights=pretrained: the weights resnet18.a1_in1k are not on this machine, and 127.0.0.1 did "
-        "not answer within 8 s. Three ways on: backbone.weights=FILE with a .safetensors, .pth or .ckpt file; a populated "
-        "cache (run once where there is a network and copy ~/.cache/huggingface here); or backbone.weights=none, from "
-        "scratch. backbone=efficientnet_lite0 has its ImageNet weights in a package and needs no network\n",
+        "not answer within 8 s. Three ways on: backbone.weights=FILE with a .safetensors, .pth or .ckpt file; a "
+        "populated cache (run once where there is a network and copy ~/.cache/huggingface here); or "
+        "backbone.weights=none, from scratch. backbone=efficientnet_lite0 has its ImageNet weights in a package and "
+        "needs no network\n",
     )
 
 

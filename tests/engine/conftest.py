@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +19,8 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from finetune.callback.interruption import Interruption
-from finetune.cli import Interrupted
 from finetune.config import CONF_DIR
+from finetune.errors import FinetuneError, Interrupted
 from finetune.run_directory import RunDirectory
 
 TINY = (
@@ -131,3 +134,43 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 Train = Callable[..., dict[str, Any]]
+
+
+def forked(work: Callable[[], Any], output: Path) -> int:
+    """Do ``work`` in a fork of this warm process, its output in a file; gives the process id.
+
+    The fork ends as the command line would: with the code of the error or of the signal.
+    """
+    process = os.fork()
+    if process:
+        return process
+    code = 70
+    try:
+        os.setsid()
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        work()
+        code = 0
+    except (FinetuneError, Interrupted) as error:
+        print(f"error: {error}", file=sys.__stderr__, flush=True)
+        code = error.exit_code
+    except BaseException:
+        traceback.print_exc(file=sys.__stderr__)
+        sys.__stderr__.flush()
+        code = 1
+    finally:
+        os._exit(code)
+
+
+def exit_code(process: int, timeout_s: float) -> int:
+    """The code of a fork that must end within ``timeout_s``; a signal that killed it counts negative."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    raise AssertionError(f"the process was still there after {timeout_s} s")

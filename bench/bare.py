@@ -1,4 +1,4 @@
-"""The yardsticks, written by hand with nothing of this package: what the same work costs at the least.
+"""The yardsticks, written by hand with nothing of the toolkit: what the same work costs at the least.
 
     python -m bench.bare probe FOLDER         imports, one bfloat16 pass of a folded ResNet-50, 20 epochs of the head
     python -m bench.bare full FOLDER          one epoch of plain full fine-tuning, for its memory
@@ -10,9 +10,10 @@ The functions are also called from the rows, in one process with what they are c
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
+
+from bench.measure import seconds
 
 BATCH = 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -127,9 +128,7 @@ def lightning_epoch_s(folder: Path) -> float:
         enable_model_summary=False,
     )  # fmt: skip
     model = Probe()
-    started = time.perf_counter()
-    trainer.fit(model, loader)
-    return (time.perf_counter() - started) / len(images)
+    return seconds(lambda: trainer.fit(model, loader)) / len(images)
 
 
 def read_with_torchvision(files: list[Path]) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench.bare import BATCH, FullLoop, has_bf16, resnet50
-from bench.measure import alternate, command, seconds
+from bench.measure import alternate, command, now, seconds
 from bench.table import Row
 from bench.whole_commands import train
 
@@ -113,17 +112,17 @@ class Pace:
             epoch = 0.0
 
             def on_train_epoch_start(self, *_: Any) -> None:
-                Watch.epoch = time.perf_counter()
+                Watch.epoch = now()
 
             def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-                now = time.perf_counter()
+                ended = now()
                 if batch_idx > 0 and len(batch.indices) >= BATCH - 2:
-                    pace.step_s.append((now - Watch.started) * BATCH / len(batch.indices))
+                    pace.step_s.append((ended - Watch.started) * BATCH / len(batch.indices))
                 pace.bare_s.append(pace.other())
-                Watch.started = time.perf_counter()
+                Watch.started = now()
 
             def on_train_epoch_end(self, *_: Any) -> None:
-                pace.epoch_s.append(time.perf_counter() - Watch.epoch)
+                pace.epoch_s.append(now() - Watch.epoch)
 
         return Watch()
 

@@ -51,6 +51,7 @@ Result = dict[str, Any]
 _EXPECTED_WARNINGS = (
     ".*dataloader is not resumable.*",  # it is: the loader asks the trainer where it stands instead of keeping a state
     ".*does not have many workers.*",
+    ".*sync_dist=True.*",  # torchmetrics has summed over the processes
     ".*in eval mode at the start of training.*",  # frozen stages are
     ".*smaller than the logging interval.*",  # only epoch figures are logged
     ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 with torch 2.15

@@ -25,7 +25,9 @@ class TorchRuntime:
 
     def logits(self, images_BHWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Logits B K of images that are already resized and cropped, not yet normalised."""
-        images_BCHW = torch.from_numpy(np.require(images_BHWC, requirements=("C", "W"))).permute(0, 3, 1, 2).to(self.device)
+        images_BCHW = (
+            torch.from_numpy(np.require(images_BHWC, requirements=("C", "W"))).permute(0, 3, 1, 2).to(self.device)
+        )
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False)
         with torch.inference_mode(), exact:
             logits_BK = self.network(self.description.preprocessing.normalize(images_BCHW))

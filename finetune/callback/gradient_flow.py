@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from finetune.ranges import Count
 from finetune.stages import divide
 
 FILE_NAME = "gradient_flow.csv"
@@ -25,7 +26,7 @@ FILE_NAME = "gradient_flow.csv"
 class GradientFlow(Callback):
     """Records norms of the gradient by ``level``: the stages of the network, or every weight with two dimensions."""
 
-    def __init__(self, *, level: Literal["stage", "layer"] = "stage", every_n_steps: int = 1) -> None:
+    def __init__(self, *, level: Literal["stage", "layer"] = "stage", every_n_steps: Count = 1) -> None:
         self.level = level
         self.every_n_steps = every_n_steps
         self.path = Path(FILE_NAME)

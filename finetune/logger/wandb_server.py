@@ -55,7 +55,11 @@ def ask(base_url: str, api_key: str, timeout_s: float) -> Answer:
     thread = threading.Thread(target=lambda: answers.append(_query(base_url, api_key, timeout_s)), daemon=True)
     thread.start()
     thread.join(timeout_s)
-    return answers[0] if answers else Answer(False, f"{base_url} did not answer within {timeout_s:g} s")
+    return answers[0] if answers else _silent(base_url, timeout_s)
+
+
+def _silent(base_url: str, timeout_s: float) -> Answer:
+    return Answer(False, f"{base_url} did not answer within {timeout_s:g} s")
 
 
 def _query(base_url: str, api_key: str, timeout_s: float) -> Answer:
@@ -72,7 +76,10 @@ def _query(base_url: str, api_key: str, timeout_s: float) -> Answer:
             return Answer(False, f"{base_url} does not accept the API key (HTTP {error.code})")
         return Answer(False, f"{base_url} answered HTTP {error.code}")
     except (OSError, ValueError) as error:
-        return Answer(False, f"{base_url} cannot be reached ({getattr(error, 'reason', error)})")
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            return _silent(base_url, timeout_s)
+        return Answer(False, f"{base_url} cannot be reached ({reason})")
     viewer = (body.get("data") or {}).get("viewer") if isinstance(body, dict) else None
     return Answer(True, "") if viewer else Answer(False, f"{base_url} does not know the API key")
 

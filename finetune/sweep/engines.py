@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, FinetuneError
 from finetune.sweep.job import Job, Outcome, Slot, run_job
 from finetune.sweep.resources import slots, visible_gpus
 
@@ -106,7 +106,14 @@ def ray(jobs: Sequence[Job], options: dict[str, Any], _directory: Path) -> Itera
     """Ray: a running cluster by ``address``, or an instance on this machine."""
     package = _import("ray", "cluster")
     threads = int(options["threads_per_job"] or 1)
-    package.init(address=options["address"], include_dashboard=False, log_to_driver=False, logging_level="warning")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # a busy machine takes longer than Ray's 30 s
+    try:
+        package.init(address=options["address"], include_dashboard=False, log_to_driver=False, logging_level="error")
+    except Exception as error:  # Ray raises bare Exceptions
+        reason = (str(error).splitlines() or [""])[0]
+        raise FinetuneError(
+            f"hydra/launcher=ray: Ray does not start (hydra.launcher.address={options['address']}): {reason}"
+        ) from error
     try:
         remote = package.remote(num_cpus=options["cpus_per_job"], num_gpus=options["gpus_per_job"], max_retries=1)(
             run_job

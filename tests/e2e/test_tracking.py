@@ -9,20 +9,40 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import hydra
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 
 from finetune.checkpoint import read_checkpoint
+from finetune.config import CONF_DIR
+from finetune.run_directory import RunDirectory
 from tests.conftest import write_image_folder
-from tests.engine.conftest import TINY, train
 from tests.logger.wandb_stub import KEY, StubServer, config, history, isolate, records, running_server
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*"),  # Lightning 2.6 with torch 2.15
 ]
+TINY = (
+    "backbone.name=test_resnet", "backbone.weights=none", "data.image_size=32", "data.batch_size=4",
+    "data.num_workers=0",
+    "trainer=cpu", "trainer.precision=32-true", "report=none", "freeze=none", "cache=none",
+)  # fmt: skip
 _WITH = ("logger=[csv,wandb]", "logger.wandb.finish_timeout_s=2", "trainer.max_epochs=2")
+
+
+def train(directory: Path, *overrides: str) -> dict[str, Any]:
+    """One run in ``directory``, in this process."""
+    from finetune import training
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = hydra.compose("train", overrides=[*TINY, *overrides])
+    directory.mkdir(parents=True, exist_ok=True)
+    return training.train(cfg, RunDirectory(directory), {"freeze": "none", "head": "linear"})
 
 
 @pytest.fixture(scope="module")

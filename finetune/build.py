@@ -28,8 +28,10 @@ from finetune.stages import divide
 from finetune.types import Backbone
 
 FOREIGN_TARGETS = frozenset({"lightning.pytorch.Trainer"})
-GROUPS = ("backbone", "cache", "callback", "data", "exporter", "freeze", "head", "logger", "loss", "optimizer", "report", "scheduler",
-          "transform")  # fmt: skip
+GROUPS = (
+    *("backbone", "cache", "callback", "data", "exporter", "freeze", "head"),
+    *("logger", "loss", "optimizer", "report", "scheduler", "transform"),
+)
 
 
 def part(node: DictConfig | dict[str, Any], *runtime: Any, **keywords: Any) -> Any:
@@ -41,7 +43,7 @@ def part(node: DictConfig | dict[str, Any], *runtime: Any, **keywords: Any) -> A
     plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
     assert isinstance(plain, dict)
     check_target(str(plain.get("_target_")))
-    forbidden = [key for key in plain if str(key).startswith("_") and key != "_target_"]
+    forbidden = [str(key) for key in plain if str(key).startswith("_") and key != "_target_"]
     if forbidden:
         raise ConfigError(f"{plain['_target_']}: {', '.join(forbidden)} may not be set; only _target_ is read")
     try:
@@ -81,7 +83,7 @@ def stored(group: str, node: dict[str, Any]) -> dict[str, Any]:
         CheckpointError: another target, or a value that is an interpolation.
     """
     target = str(node.get("_target_"))
-    shipped = {str(OmegaConf.load(path).get("_target_")) for path in (CONF_DIR / group).glob("*.yaml")}
+    shipped = {str(OmegaConf.select(OmegaConf.load(path), "_target_")) for path in (CONF_DIR / group).glob("*.yaml")}
     if target not in shipped and target.partition(".")[0] not in _user_packages():
         raise CheckpointError(
             f"the file asks for {group}._target_={target}, which is no {group} that ships here; not run. If it is "
@@ -112,7 +114,7 @@ def backbone(cfg: DictConfig | dict[str, Any], image_size: int) -> Backbone:
 def network(backbone: Backbone, head_cfg: DictConfig | dict[str, Any], num_classes: int) -> Network:
     """Backbone and head joined, convolutions in channels-last order, which CPUs and GPUs run faster."""
     joined = Network(backbone.module, part(head_cfg, backbone.num_features, num_classes))
-    return joined.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types it for tensors only
+    return joined.to(memory_format=torch.channels_last)
 
 
 def schedule(cfg: DictConfig, network: Network, max_epochs: int, *, solve_head: bool) -> FreezeSchedule:

@@ -95,8 +95,8 @@ def write_checkpoint(payload: Mapping[str, Any], path: Path, keep: Path | None =
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_synced(part, content)
         if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(part, path)
+            path.replace(keep)
+        part.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         part.unlink(missing_ok=True)

@@ -37,7 +37,12 @@ class SealedCheckpointIO(CheckpointIO):
         path = Path(path)
         write_checkpoint(checkpoint, path, keep=path.with_name(PREVIOUS))
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(  # Lightning's signature
+        self,
+        path: Any,
+        map_location: Any = None,
+        weights_only: bool | None = None,  # noqa: FBT001
+    ) -> dict[str, Any]:
         """Read with the hash checked; never executes anything, whatever ``weights_only`` says."""
         return read_payload(Path(path))
 

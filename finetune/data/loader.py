@@ -48,7 +48,7 @@ class KeyedLoader:
         self.stored = stored
         self.loader: DataLoader[Sample] = DataLoader(
             images,
-            batch_sampler=batches,  # type: ignore[arg-type]  # yields (epoch, row) keys, not bare integers
+            batch_sampler=batches,  # yields (epoch, row) keys
             num_workers=num_workers,
             collate_fn=collate,
             worker_init_fn=_survive_first_signal,

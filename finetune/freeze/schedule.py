@@ -138,10 +138,10 @@ def _malformed(phases: Sequence[dict[str, Any]]) -> list[ConfigError]:
     problems: list[ConfigError] = []
     for number, fields in enumerate(phases):
         where = f"freeze.phases[{number}]"
-        for key in fields.keys() - _PHASE_KEYS:
-            problems.append(
-                ConfigError(f"{where} has an unknown key {key!r}; known are {', '.join(sorted(_PHASE_KEYS))}")
-            )
+        known = ", ".join(sorted(_PHASE_KEYS))
+        problems.extend(
+            ConfigError(f"{where} has an unknown key {key!r}; known are {known}") for key in fields.keys() - _PHASE_KEYS
+        )
         if not fields.get("train") or isinstance(fields["train"], str):
             problems.append(ConfigError(f"{where}.train={fields.get('train')!r}: a list of stage patterns is expected"))
         limits = [key for key in ("epochs", "until") if fields.get(key) is not None]
@@ -195,7 +195,8 @@ def _ends(phases: Sequence[dict[str, Any]], max_epochs: int) -> list[int]:
 
 
 def _is_share(value: float) -> bool:
-    return isinstance(value, float) and value < 1
+    """``0.3`` is a share of the run; ``1`` and ``1.0`` are one epoch."""
+    return value < 1
 
 
 def _phase(fields: dict[str, Any], start: int, end: int, stages: tuple[Stage, ...]) -> Phase:

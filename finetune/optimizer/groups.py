@@ -44,7 +44,8 @@ def parameter_groups(
 
 def _undecayed(network: nn.Module) -> frozenset[str]:
     backbone = network.get_submodule("backbone")
-    listed = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
+    list_them = getattr(backbone, "no_weight_decay", None)
+    listed = list_them() if callable(list_them) else ()
     return frozenset(f"backbone.{name}" for name in listed)
 
 

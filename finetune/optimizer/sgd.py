@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch.optim import SGD as TorchSGD
+from torch import optim
 
 from finetune.optimizer.groups import Group
 from finetune.ranges import NotNegative, Positive, PositiveShare, ShareBelowOne
@@ -26,6 +26,6 @@ class SGD:
         self.momentum = momentum
         self.nesterov = nesterov
 
-    def __call__(self, groups: list[Group]) -> TorchSGD:
+    def __call__(self, groups: list[Group]) -> optim.SGD:
         """An optimizer over ``groups``; torch's fused implementation."""
-        return TorchSGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True)
+        return optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True)

@@ -155,7 +155,7 @@ def forked(work: Callable[[], Any], output: Path) -> int:
     except (FinetuneError, Interrupted) as error:
         print(f"error: {error}", file=sys.__stderr__, flush=True)
         code = error.exit_code
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the child reports whatever it was
         traceback.print_exc(file=sys.__stderr__)
         sys.__stderr__.flush()
         code = 1

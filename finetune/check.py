@@ -1,7 +1,7 @@
 """Examine a data set before anything is trained: every file is read once, on all cores.
 
     python -m finetune.check data.path=./mydata
-    python -m finetune.check data.path=./mydata data.split_by='regex:^([^_]+)_'       # what precedes _ is kept together
+    python -m finetune.check data.path=./mydata 'data.split_by="regex:^([^_]+)_"'       # what precedes _ is kept together
     python -m finetune.check data=csv data.file=labels.csv data.path=./images
 
 Writes data_report.json and data_report.html. Exit code 0 when training would start, 1 when it would refuse, 2 when the

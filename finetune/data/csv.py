@@ -56,6 +56,7 @@ class CsvData:
         num_workers: int | None = None,
         sampler: Literal["shuffle", "balanced"] = "shuffle",
         cache: Literal["none", "ram", "disk"] = "none",
+        cache_gb: float = 4.0,
         max_bad_fraction: float = 0.01,
         val_fraction: float = 0.2,
         test_fraction: float = 0.0,
@@ -71,7 +72,7 @@ class CsvData:
         self.delimiter = delimiter
         self.multilabel = multilabel
         self.label_separator = label_separator
-        self.options = LoaderOptions(image_size, batch_size, num_workers, sampler, cache, max_bad_fraction)
+        self.options = LoaderOptions(image_size, batch_size, num_workers, sampler, cache, cache_gb, max_bad_fraction)
         self.split = SplitOptions(seed, val_fraction, test_fraction, split_by, split_file, fold, folds)
         wrong = self.options.problems() + self.split.problems()
         if wrong:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from finetune.data.decoded import DecodedCache
 from finetune.data.image import read_image
 from finetune.data.sampler import PADDING, Rows
 from finetune.data.table import Table
@@ -47,7 +48,7 @@ class Sample(NamedTuple):
 class ImageRows(Dataset[Sample]):
     """Rows of ``table`` by (epoch, row). ``transform`` None means evaluation: resize and centre crop.
 
-    ``image_keys`` (one number per row) replaces the row in the augmentation's key.
+    ``image_keys`` (one number per row) replaces the row in the augmentation's key; ``decoded`` keeps decoded images.
     """
 
     def __init__(
@@ -57,12 +58,15 @@ class ImageRows(Dataset[Sample]):
         transform: Transform | None,
         seed: int,
         image_keys: Rows | None = None,
+        decoded: DecodedCache | None = None,
     ) -> None:
         self.table = table
         self.preprocessing = preprocessing
         self.transform = transform
         self.seed = seed
         self.image_keys = image_keys
+        self.min_source_px = preprocessing.min_source_px if transform is None else transform.min_source_px
+        self.kept = None if decoded is None else decoded.place(self.min_source_px, preprocessing.background)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -80,14 +84,15 @@ class ImageRows(Dataset[Sample]):
         return Sample(torch.from_numpy(np.ascontiguousarray(image_HWC.transpose(2, 0, 1))), target, row)
 
     def _read(self, row: int, epoch: int) -> Image:
-        source = self.preprocessing if self.transform is None else self.transform
-        image_HWC = read_image(
-            self.table.path(row), min_size_px=source.min_source_px, background=self.preprocessing.background
-        )
+        image_HWC = self._decode(row) if self.kept is None else self.kept.get(row, lambda: self._decode(row))
         if self.transform is None:
             return self.preprocessing.resize_crop(image_HWC)
         key = row if self.image_keys is None else int(self.image_keys[row])
         return self.transform(image_HWC, derive_seed(self.seed, "augmentation", epoch, key))
+
+    def _decode(self, row: int) -> Image:
+        path, background = self.table.path(row), self.preprocessing.background
+        return read_image(path, min_size_px=self.min_source_px, background=background)
 
 
 def collate(samples: list[Sample]) -> Batch:

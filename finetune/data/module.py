@@ -12,6 +12,7 @@ from torch import Tensor
 from finetune.cache.features import PLAIN, FeatureReuse, ImageSource, digest_files
 from finetune.cache.store import Digests, Features
 from finetune.data.dataset import ImageRows, Transform
+from finetune.data.decoded import DecodedCache
 from finetune.data.loader import KeyedLoader, Position, workers_for
 from finetune.data.options import LoaderOptions
 from finetune.data.sampler import KeyedBatches, Rows
@@ -41,6 +42,7 @@ class ImageData(lightning.LightningDataModule):
         self.options = options
         self.seed = seed
         self.reuse: FeatureReuse | None = None
+        self.decoded = None if options.cache == "none" else DecodedCache(table, options.cache, options.cache_gb)
 
     def train_dataloader(self) -> KeyedLoader:
         """Every training image once an epoch (or balanced draws), from where the run stands."""
@@ -57,7 +59,7 @@ class ImageData(lightning.LightningDataModule):
         def stored(epoch: int) -> StoredRows | None:
             return self.stored(rows, epoch, training=True)
 
-        images = ImageRows(self.table, self.preprocessing, self.transform, self.seed)
+        images = ImageRows(self.table, self.preprocessing, self.transform, self.seed, decoded=self.decoded)
         batches = self._batches(rows, targets_N, self.options.sampler, shared=True)
         return KeyedLoader(images, batches, position, stored, workers_for(len(rows), self.options.num_workers))
 
@@ -118,7 +120,7 @@ class ImageData(lightning.LightningDataModule):
     def _evaluation_loader(
         self, rows: Rows, position: Callable[[], Position], stored: Callable[[int], StoredRows | None], *, shared: bool
     ) -> KeyedLoader:
-        images = ImageRows(self.table, self.preprocessing, None, self.seed)
+        images = ImageRows(self.table, self.preprocessing, None, self.seed, decoded=self.decoded)
         batches = self._batches(rows, None, "sequential", shared=shared)
         return KeyedLoader(images, batches, position, stored, workers_for(len(rows), self.options.num_workers))
 

@@ -24,6 +24,7 @@ class LoaderOptions:
     num_workers: int | None
     sampler: Literal["shuffle", "balanced"]
     cache: Literal["none", "ram", "disk"]
+    cache_gb: float
     max_bad_fraction: float
 
     def problems(self) -> list[ConfigError]:
@@ -33,6 +34,8 @@ class LoaderOptions:
             value = getattr(self, key)
             if value is not None and value < least:
                 found.append(ConfigError(f"data.{key}={value} is too small; expected at least {least}"))
+        if not 0 < self.cache_gb < float("inf"):
+            found.append(ConfigError(f"data.cache_gb={self.cache_gb}; expected more than 0 gigabytes"))
         if not 0 <= self.max_bad_fraction < 1:
             found.append(ConfigError(f"data.max_bad_fraction={self.max_bad_fraction}; expected 0 or more and below 1"))
         return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def _example_rows(table: Table) -> dict[str, list[int]]:
     shown_classes = table.classes[:_EXAMPLES]
     per_class = max(1, min(_PER_CLASS, _EXAMPLES // max(1, len(shown_classes))))
     rows = {}
+    picks: Iterable[np.int64]
     for number, name in enumerate(shown_classes):
         own = np.flatnonzero(table.targets[:, number] > 0.5 if table.task == "multilabel" else table.targets == number)
         picks = np.unique(np.linspace(0, len(own) - 1, per_class).round().astype(np.int64)) if len(own) else []

@@ -1,0 +1,68 @@
+"""Whole runs whose head is solved: never below the probe on val, blind to test, exact after an interruption."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import write_image_folder
+from tests.engine.conftest import Moment, assert_equal, interrupted_run, train
+
+SOLVED = ("freeze=lp_ft", "freeze.solve_head=true", "trainer.max_epochs=2", "transform=light")
+
+
+@pytest.fixture(scope="module")
+def split_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train, val and test of three classes."""
+    folders = [f"{split}/{name}" for split in ("train", "val", "test") for name in ("amber", "blue", "coral")]
+    return write_image_folder(tmp_path_factory.mktemp("solved") / "images", classes=folders, n=5, size=(40, 40))
+
+
+def best_weights(directory: Path) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = torch.load(directory / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    return weights
+
+
+def test_the_kept_weights_are_never_below_the_probe_and_choosing_is_blind_to_test(
+    tmp_path: Path, split_images: Path
+) -> None:
+    result = train(tmp_path / "plain", f"data.path={split_images}", *SOLVED)
+    values = [candidate["value"] for candidate in result["candidates"]]
+    assert len(values) == 5
+    assert result["monitor"]["value"] == max(values) >= values[0]
+    assert result["val"]["balanced_accuracy"] == pytest.approx(max(values))
+
+    trapped = shutil.copytree(split_images, tmp_path / "trapped")  # every test label is wrong now
+    (trapped / "test/amber").rename(trapped / "test/parked")
+    (trapped / "test/blue").rename(trapped / "test/amber")
+    (trapped / "test/coral").rename(trapped / "test/blue")
+    (trapped / "test/parked").rename(trapped / "test/coral")
+    other = train(tmp_path / "other", f"data.path={trapped}", *SOLVED)
+    assert other["monitor"] == result["monitor"]
+    assert_equal(best_weights(tmp_path / "plain"), best_weights(tmp_path / "other"), "best.ckpt")
+
+
+def test_a_solved_head_alone_takes_no_epoch_and_leaves_the_backbone_as_it_was(
+    tmp_path: Path, split_images: Path
+) -> None:
+    options = ("freeze=head_only", "freeze.solve_head=true", "trainer.max_epochs=3")
+    result = train(tmp_path / "probe", f"data.path={split_images}", *options)
+    assert result["monitor"]["epoch"] is None
+    assert result["monitor"]["value"] > 0.6  # three hues: chance is a third
+    probe = torch.load(tmp_path / "probe/checkpoints/probe.ckpt", weights_only=True)["state_dict"]
+    assert_equal(best_weights(tmp_path / "probe"), probe, "the probe is what was kept")
+
+
+def test_an_interrupted_run_keeps_its_probe_and_ends_as_the_uninterrupted_one(
+    tmp_path: Path, split_images: Path
+) -> None:
+    train(tmp_path / "whole", f"data.path={split_images}", *SOLVED)
+    interrupted_run(tmp_path / "stopped", Moment(1, 1), f"data.path={split_images}", *SOLVED)
+    for name in ("best.ckpt", "probe.ckpt"):
+        one, other = (
+            torch.load(tmp_path / run / "checkpoints" / name, weights_only=True) for run in ("whole", "stopped")
+        )
+        assert_equal(one["state_dict"], other["state_dict"], name)

@@ -56,7 +56,7 @@ def write_set(root: Path, count: int, height: int, width: int, distinct: int) ->
 
 def examination(root: Path) -> dict[str, float]:
     """Processor seconds (all processes) of reading and decoding every file once, and of examining the data set."""
-    files = write_set(root / "photographs", _PHOTOGRAPHS, 375, 500, 50)
+    files = write_set(root / "photographs", _PHOTOGRAPHS, 375, 500, _PHOTOGRAPHS)
     table = FolderData(0, path=str(root / "photographs")).load()
     decoding, examining = [], []
     for attempt in range(3):
@@ -78,7 +78,7 @@ def examination(root: Path) -> dict[str, float]:
 
 def recheck(root: Path) -> dict[str, float]:
     """Seconds of the whole command, the first time and again."""
-    write_set(root / "small", _SMALL, 64, 64, 500)
+    write_set(root / "small", _SMALL, 64, 64, _SMALL)
     command = [sys.executable, "-m", "finetune.check", f"data.path={root / 'small'}", f"hydra.run.dir={root / 'out'}"]
     seconds, processor = [], []
     for _ in range(4):

@@ -33,7 +33,7 @@ def write_page(report: DataReport, path: Path, augmented_jpeg: bytes, augmented_
     """Write the page. ``augmented_jpeg`` is one image of the batch; empty when there is nothing to train on."""
     table = report.clean()
     rows = _example_rows(table)
-    pairs = report.pairs[:_PAIRS]
+    pairs = report.pairs.first(_PAIRS)
     wanted = {table.relative(row) for own in rows.values() for row in own}
     wanted |= {report.table.relative(row) for pair in pairs for row in (pair.row, pair.other)}
     pictures = _thumbnails(table.root, sorted(wanted))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from finetune.data.examiners import cores, examine_files
 from finetune.data.likeness import duplicates
-from finetune.data.report import DataReport, Pair, printable
+from finetune.data.report import DataReport, Pairs, printable
 from finetune.data.table import Table
 from finetune.data.verdict import Verdicts
 from finetune.data.verdict_cache import VerdictCache
@@ -79,7 +79,7 @@ def _report(table: Table, verdicts: Verdicts, workers: int, started: float, cach
         unreadable=unreadable,
         suspect=suspect,
         notes=_texts(verdicts, "note"),
-        pairs=tuple(pairs),
+        pairs=pairs,
         formats=_texts(verdicts, "format"),
         modes=_texts(verdicts, "mode"),
         orientations={
@@ -157,16 +157,16 @@ def _file_findings(
     return warnings
 
 
-def _pair_findings(pairs: list[Pair]) -> list[str]:
+def _pair_findings(pairs: Pairs) -> list[str]:
     warnings = []
     for exact, word in ((True, "exact"), (False, "near")):
-        leaks = sum(pair.across and pair.exact == exact for pair in pairs)
-        within = sum(not pair.across and pair.exact == exact for pair in pairs)
+        leaks = pairs.count(exact=exact, across=True)
+        within = pairs.count(exact=exact, across=False)
         if leaks:
             warnings.append(f"{leaks} {word} duplicate(s) stand in two splits: figures on val or test are too good")
         if within:
             warnings.append(f"{within} {word} duplicate pair(s) within a split")
-    relabelled = sum(pair.relabelled and pair.exact for pair in pairs)
+    relabelled = int((pairs.relabelled & pairs.exact).sum())
     if relabelled:
         warnings.append(f"{relabelled} pair(s) of identical files have different labels")
     return warnings

@@ -6,6 +6,7 @@ will not be used, with the reason. Long lists are cut in the JSON file at ``MAX_
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,32 @@ class Pair:
     """With different labels."""
 
 
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Any number of pairs as arrays (frames of a video are all alike): rows P 2, and what holds for each."""
+
+    rows: npt.NDArray[np.int64]
+    exact: npt.NDArray[np.bool_]
+    across: npt.NDArray[np.bool_]
+    relabelled: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.first(len(self)))
+
+    def first(self, count: int) -> list[Pair]:
+        """The first ``count`` pairs: across splits before within, exact before near."""
+        kinds = (self.exact, self.across, self.relabelled)
+        columns = (kind[:count].tolist() for kind in kinds)
+        return [Pair(row, other, *is_) for (row, other), *is_ in zip(self.rows[:count].tolist(), *columns, strict=True)]
+
+    def count(self, *, exact: bool, across: bool) -> int:
+        """Pairs of one kind."""
+        return int(((self.exact == exact) & (self.across == across)).sum())
+
+
 @dataclass(frozen=True)
 class DataReport:
     """The findings on ``table``, which still has every file; ``clean`` leaves out the unreadable ones."""
@@ -43,7 +70,7 @@ class DataReport:
     """Row to damage; these files are used."""
     notes: dict[str, int]
     """How values were scaled or composited, and in how many files."""
-    pairs: tuple[Pair, ...]
+    pairs: Pairs
     formats: dict[str, int]
     modes: dict[str, int]
     orientations: dict[str, int]
@@ -64,7 +91,7 @@ class DataReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, texts and numbers; names that are not UTF-8 are escaped."""
         table = self.table
-        across = [pair for pair in self.pairs if pair.across]
+        pairs = self.pairs
         sides = np.stack([self.heights, self.widths])[:, self.heights > 0]
         return {
             "path": printable(str(table.root)),
@@ -81,12 +108,12 @@ class DataReport:
             "suspect": self._listed(self.suspect),
             "num_suspect": len(self.suspect),
             "duplicates": {
-                "exact": sum(pair.exact for pair in self.pairs),
-                "near": sum(not pair.exact for pair in self.pairs),
-                "exact_across_splits": sum(pair.exact for pair in across),
-                "near_across_splits": sum(not pair.exact for pair in across),
-                "with_different_labels": sum(pair.relabelled for pair in self.pairs),
-                "pairs": [self._pair(pair) for pair in self.pairs[:MAX_LISTED]],
+                "exact": int(pairs.exact.sum()),
+                "near": int((~pairs.exact).sum()),
+                "exact_across_splits": pairs.count(exact=True, across=True),
+                "near_across_splits": pairs.count(exact=False, across=True),
+                "with_different_labels": int(pairs.relabelled.sum()),
+                "pairs": [self._pair(pair) for pair in pairs.first(MAX_LISTED)],
             },
             "formats": self.formats,
             "modes": self.modes,

@@ -49,7 +49,7 @@ def entry(verb: str, run: Run) -> Callable[[], None]:
                 verb,
                 arguments.overrides,
                 config_dir=arguments.config_dir,
-                multirun=arguments.multirun,
+                multirun=arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides,
                 to_be_run=arguments.cfg is None,
             )
         if problems:

@@ -149,6 +149,9 @@ def _group_choice(override: Override, group: _Group, found: list[FinetuneError])
     if None in several:
         found.append(ConfigError(f"{name}=null: {_instead_of_null(name, group)}"))
         return []
+    if any(isinstance(value, dict) for value in several):
+        found.append(ConfigError(f"{override.input_line}: keys are set one by one, as in {name}.KEY=VALUE"))
+        return []
     options = [option for value in several for option in (value if isinstance(value, list) else [value])]
     unknown = [option for option in options if str(option) not in group.options]
     found.extend(

@@ -8,7 +8,7 @@ The signature of a part is its schema: what stands right of ``*`` in ``finetune/
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.errors import ConfigError
-from finetune.signature import fits, foreign_signature, in_words, signature
+from finetune.signature import Parameter, fits, foreign_signature, in_words, signature
 
 _PACKAGE = Path(__file__).parent
 CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
@@ -85,10 +85,11 @@ def check(cfg: DictConfig, defaults: DictConfig) -> list[ConfigError]:
             keys = signature(node["_target_"])
         except ConfigError as error:
             problems.append(error)
-            keys = {}
+            signed.append(f"{path}.")
+            continue
         if keys is not None:
             signed.append(f"{path}.")
-            problems.extend(_check_part(path, node, _select(defaults, path)))
+            problems.extend(_check_part(path, node, keys, _select(defaults, path)))
     shipped = [key for key, _ in flatten(defaults)] + sorted(OmegaConf.missing_keys(defaults))
     for key, value in flatten(cfg):
         if not key.startswith(tuple(signed)):
@@ -156,10 +157,8 @@ def nearest(word: str, words: Sequence[str]) -> str:
     return f"known are {', '.join(words)}" if len(words) <= 20 else "--help lists what there is"
 
 
-def _check_part(path: str, node: DictConfig, shipped: Any) -> list[ConfigError]:
+def _check_part(path: str, node: DictConfig, keys: Mapping[str, Parameter], shipped: Any) -> list[ConfigError]:
     """A key that the verb's own YAML adds to the part (``data.split`` of evaluate) is the verb's to check."""
-    keys = signature(node["_target_"])
-    assert keys is not None
     problems: list[ConfigError] = []
     given = [str(key) for key in node if not str(key).startswith("_")]
     for key in given:

@@ -147,6 +147,10 @@ def test_a_folder_that_cannot_be_trained_on_is_refused(path, message, here, imag
         ("logger.csv.digits=1.5", "logger.csv.digits=1.5: a whole number is expected"),
         ("monitor=val/acc", f"monitor=val/acc is not measured; measured are {MEASURED}, val/top5_accuracy"),
         ("monitor=${nope}", "Interpolation key 'nope' not found"),
+        (
+            "head._target_=finetune.head.cube.Cube",
+            "_target_=finetune.head.cube.Cube: there is no module finetune.head.cube",
+        ),
         # what cannot be read at all
         ("seed", "'seed' is no KEY=VALUE, as in data.path=./mydata or head=mlp"),
         ("=3", "'=3' has no key before the =; KEY=VALUE is expected"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torchmetrics.functional.classification import multiclass_calibration_error
+from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from finetune.errors import DataError
 from finetune.metrics import result
@@ -29,6 +29,15 @@ def test_ece_equals_that_of_torchmetrics(seed: int) -> None:
         torch.tensor(logits_NK).softmax(1), torch.tensor(targets_N), num_classes=6, n_bins=15, norm="l1"
     )
     assert result(logits_NK, targets_N)["ece"] == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_ece_of_several_labels_equals_that_of_torchmetrics_over_every_yes_or_no() -> None:
+    rng = np.random.default_rng(0)
+    logits_NK, targets_NK = 3 * rng.normal(size=(400, 4)), rng.integers(0, 2, (400, 4))
+    theirs = binary_calibration_error(
+        torch.tensor(logits_NK).sigmoid().flatten(), torch.tensor(targets_NK).flatten(), n_bins=15, norm="l1"
+    )
+    assert result(logits_NK, targets_NK.astype(np.float64))["ece"] == pytest.approx(float(theirs), abs=1e-6)
 
 
 def test_ece_worked_by_hand_with_confidences_on_the_edges_of_bins() -> None:

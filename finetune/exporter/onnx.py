@@ -84,7 +84,8 @@ class OnnxExporter:
         elif self.precision == "int8":
             from finetune.exporter.onnx_int8 import quantize
 
-            model = quantize(model, self._calibration_batches(source), method=self.calibration)
+            images = list(self._calibration_batches(source))
+            model = quantize(model, network, images, method=self.calibration)
         add_probabilities(
             model, task=description.task, temperature=description.temperature, num_classes=len(description.classes)
         )

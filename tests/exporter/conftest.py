@@ -79,10 +79,8 @@ def _write_images(folder: Path, task: str, n: int, seed: int) -> list[tuple[str,
     for number in range(n * len(CLASSES)):
         height, width = (int(side) for side in rng.integers(50, 120, 2))
         pixels = rng.integers(0, 256, (height, width, 3)).astype(float) * 0.4
-        if task == "multilabel":
-            shown = [name for name in CLASSES if rng.random() < 0.5]
-        else:
-            shown = [CLASSES[number % len(CLASSES)]]
+        one = [CLASSES[number % len(CLASSES)]]
+        shown = one if task == "multiclass" else [name for name in CLASSES if rng.random() < 0.5]
         for name in shown:
             start = 0 if task == "multiclass" else CLASSES.index(name) * width // 3
             end = width if task == "multiclass" else start + width // 3

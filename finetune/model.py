@@ -108,7 +108,8 @@ class ImageClassifier(lightning.LightningModule):
         self.network.freeze(self.schedule, self.current_epoch)
 
     def on_train_epoch_start(self) -> None:
-        """Enter the phase of this epoch."""
+        """Enter the phase of this epoch; its mean loss begins anew (in mid-epoch, a resumed run has it from the file)."""
+        self.train_loss.reset()
         self.network.freeze(self.schedule, self.current_epoch)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -148,11 +149,6 @@ class ImageClassifier(lightning.LightningModule):
         if gradient_clip_val:
             nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
-    def on_train_epoch_end(self) -> None:
-        """Log the epoch's mean training loss, every image counted once."""
-        self.log("train/loss", self.train_loss.compute(), prog_bar=True)
-        self.train_loss.reset()
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the metrics of one batch; entries that only even out processes are left out."""
         real = batch.indices >= 0
@@ -163,7 +159,11 @@ class ImageClassifier(lightning.LightningModule):
             self.val_metrics.update(logits_BK, targets)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the epoch's metrics under ``val/``."""
+        """Log the epoch's metrics under ``val/``, and its mean training loss, every image counted once.
+
+        Both before the epoch's checkpoint is written, so that no figure is lost to a process killed right after it.
+        """
+        self.log("train/loss", self.train_loss.compute(), prog_bar=True)
         self.log("val/loss", self.val_loss.compute())
         self.log_dict({f"val/{name}": value for name, value in self.val_metrics.compute().items()})
         self.val_loss.reset()

@@ -19,8 +19,9 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from finetune import build, describe, finish
+from finetune import build, describe, finish, memory
 from finetune.cache.features import FeatureCache, FeatureReuse
+from finetune.callback.bad_files import BadFiles
 from finetune.callback.checkpointing import Checkpointing, SealedCheckpointIO
 from finetune.callback.ema import EMA
 from finetune.callback.finite import FiniteNumbers
@@ -117,7 +118,7 @@ def _train(
             if is_first():
                 write_checkpoint(finish.weights_payload(parts.model), run.probe)
         if parts.model.schedule.max_epochs > 0:
-            parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=resume_from, weights_only=True)
+            fit(parts, resume_from)
         if not is_first():
             return {"status": "completed"}
         fitted = time.monotonic()
@@ -126,6 +127,17 @@ def _train(
         return finish.finish(
             parts.model, parts.data, precision_of(cfg), checkpointing, run, build.part(cfg.report), seconds
         )
+
+
+def fit(parts: Parts, resume_from: Path | None) -> None:
+    """Train; out of memory becomes a message that says what to lower."""
+    try:
+        parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=resume_from, weights_only=True)
+    except (RuntimeError, MemoryError) as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        options = parts.data.options
+        raise memory.explain(error, options.batch_size, options.image_size) from error
 
 
 def assemble(
@@ -175,7 +187,7 @@ def assemble(
     model.reuse = data.reuse = feature_reuse(cfg, model, data)
     check_disk(run, network)
     loggers.extend(build.part(node, run.root, config) for node in cfg.logger.values() if is_first())
-    callbacks, interruption = make_callbacks(cfg, run, table)
+    callbacks, interruption = make_callbacks(cfg, run, table, options.max_bad_fraction)
     trainer = make_trainer(cfg, run, callbacks, loggers)
     return Parts(table, model, data, trainer, interruption)
 
@@ -232,7 +244,9 @@ def precision_of(cfg: DictConfig) -> str:
     return fast_precision(cfg.trainer.accelerator) if cfg.trainer.precision == "auto" else str(cfg.trainer.precision)
 
 
-def make_callbacks(cfg: DictConfig, run: RunDirectory, table: Table) -> tuple[list[Callback], Interruption]:
+def make_callbacks(
+    cfg: DictConfig, run: RunDirectory, table: Table, max_bad_fraction: float
+) -> tuple[list[Callback], Interruption]:
     """The user's callbacks and ours, in the order in which they must act at the end of a step."""
     mode: Literal["min", "max"] = "min" if cfg.monitor.endswith(("loss", "ece")) else "max"
     chosen: list[Callback] = []
@@ -246,7 +260,8 @@ def make_callbacks(cfg: DictConfig, run: RunDirectory, table: Table) -> tuple[li
     interruption = Interruption(checkpointing)
     finite = FiniteNumbers(table, cfg.max_skipped_steps)
     tracking = Tracking(every_n_steps=cfg.log_every_n_steps)
-    return [finite, *chosen, tracking, *progress(cfg.monitor), checkpointing, interruption], interruption
+    bad_files = BadFiles(table, max_bad_fraction)
+    return [bad_files, finite, *chosen, tracking, *progress(cfg.monitor), checkpointing, interruption], interruption
 
 
 def make_trainer(

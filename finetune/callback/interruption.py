@@ -73,10 +73,13 @@ class Interruption(Callback):
             self._leave(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave after the epoch's own checkpoint, or after writing it where it was not due."""
-        if self._asked(trainer):
-            if not self.checkpointing.is_saved(trainer):
-                self.checkpointing.save_last(trainer)
+        """Write the epoch's checkpoint where it was not due; the epoch's figures are logged before the run leaves."""
+        if self._asked(trainer) and not self.checkpointing.is_saved(trainer):
+            self.checkpointing.save_last(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave between two epochs, where the one that ended is saved."""
+        if self._asked(trainer) and self.checkpointing.is_saved(trainer):
             self.training = False
             raise Interrupted(self.received)
 

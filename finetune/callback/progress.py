@@ -31,12 +31,10 @@ class EpochLine(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The epoch's line."""
-        # before anyone leaves: the mean is taken over all processes, which wait for each other there
-        figures = {"train/loss": float(pl_module.train_loss.compute())}  # type: ignore[operator, union-attr]
         if not trainer.is_global_zero:
             return
-        names = dict.fromkeys(("val/loss", self.monitor))
-        figures |= {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}
+        names = dict.fromkeys(("train/loss", "val/loss", self.monitor))
+        figures = {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}
         shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
         seconds = time.monotonic() - self._started
         log.info("epoch %d/%s  %s  %.1f s", trainer.current_epoch + 1, trainer.max_epochs, shown, seconds)

@@ -40,7 +40,10 @@ TINY = (
 
 
 class Moment(NamedTuple):
-    """When a signal arrives: before training batch ``batch`` of ``epoch``, or in its validation."""
+    """When a signal arrives: before training batch ``batch`` of ``epoch``, or in its validation.
+
+    In validation, -1 is the moment after it, before the epoch's checkpoint is written.
+    """
 
     epoch: int
     batch: int
@@ -74,7 +77,11 @@ def signal_at(moment: Moment, number: int = signal.SIGTERM) -> Iterator[None]:
     ) -> None:
         send(trainer, batch_idx, validating=True)
 
+    def on_validation_end(self: Any, trainer: Any, module: Any) -> None:
+        send(trainer, -1, validating=True)
+
     patch = pytest.MonkeyPatch()
+    patch.setattr(Interruption, "on_validation_end", on_validation_end)
     patch.setattr(Interruption, "on_train_batch_start", on_train_batch_start)
     patch.setattr(Interruption, "on_validation_batch_start", on_validation_batch_start)
     try:

@@ -22,8 +22,10 @@ POINTS = (
     Moment(0, 0),
     *(Moment(1, batch) for batch in range(BATCHES)),
     Moment(1, 0, validating=True),
+    Moment(1, -1, validating=True),
     Moment(2, 0),
     Moment(2, 1, validating=True),
+    Moment(2, -1, validating=True),
     Moment(3, BATCHES - 1),
     Moment(3, 1, validating=True),
 )
@@ -32,7 +34,7 @@ POINTS = (
 def chain(directory: Path, points: tuple[Moment, ...], *overrides: str) -> None:
     """Run to the end, stopped at every one of ``points``, twice with 2 workers, else with none."""
     for number, moment in enumerate(points):
-        workers = f"data.num_workers={2 * (number in (1, 6))}"
+        workers = f"data.num_workers={2 * (number in (1, 7))}"
         with signal_at(moment), pytest.raises(Interrupted):
             train(directory, *overrides, workers, "resume=auto")
     train(directory, *overrides, "resume=auto")
@@ -43,7 +45,9 @@ def test_a_run_stopped_in_a_frozen_phase_in_the_thawing_epoch_and_in_validation_
 ) -> None:
     overrides = (f"data.path={images}", "freeze=lp_ft", *RANDOM)
     train(tmp_path / "whole", *overrides)
-    chain(tmp_path / "stopped", (Moment(1, 2), Moment(2, 0), Moment(2, 0, validating=True)), *overrides)
+    chain(
+        tmp_path / "stopped", (Moment(0, -1, validating=True), Moment(1, 2), Moment(2, 0, validating=True)), *overrides
+    )
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
@@ -70,7 +74,7 @@ def test_every_single_step_of_a_run_is_a_point_where_it_can_stop(tmp_path: Path,
     overrides = (f"data.path={images}", "freeze=gradual", "scheduler=one_cycle", "freeze.l2_sp=0.01", *RANDOM)
     train(tmp_path / "whole", *overrides)
     points = [Moment(*point) for point in product(range(4), range(BATCHES), (False,))]
-    points += [Moment(*point) for point in product(range(4), range(2), (True,))]
+    points += [Moment(*point) for point in product(range(4), (0, 1, -1), (True,))]
     for point in points:
         interrupted_run(tmp_path / f"{point}", point, *overrides)
         assert_same_run(tmp_path / "whole", tmp_path / f"{point}")

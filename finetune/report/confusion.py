@@ -69,6 +69,8 @@ def _axes(axes: Axes, classes: Sequence[str], font_size: float, paint: Palette) 
     axes.set_yticks(edges[:-1] + 0.5, names, fontsize=font_size)
     axes.set_xticks(edges, minor=True)
     axes.set_yticks(edges, minor=True)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set_parse_math(False)  # a class may be called $5$
     axes.tick_params(which="both", length=0)
     axes.grid(visible=False, which="major")
     axes.grid(which="minor", color=paint.grid, linewidth=0.4)

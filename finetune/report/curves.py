@@ -34,7 +34,7 @@ def curves(history: History, monitor: str, phases: Sequence[Phase], paint: Palet
     panels: list[tuple[str, list[str], str]] = [
         ("Loss", [name for name in ("train/loss", "val/loss") if name in names], "linear"),
         (monitor, [monitor] if monitor in names and monitor not in ("train/loss", "val/loss") else [], "linear"),
-        ("Learning rate", learning_rates[: len(paint.series)], "log"),
+        ("Learning rate", _spread(learning_rates, history), "log"),
     ]
     panels = [panel for panel in panels if panel[1]]
     drawing = figure(3.4 * max(1, len(panels)), 2.7)
@@ -46,6 +46,12 @@ def curves(history: History, monitor: str, phases: Sequence[Phase], paint: Palet
         if scale == "log" and any(row.get(name, 0) > 0 for row in history for name in columns):
             axes.set_yscale("log")
     return drawing
+
+
+def _spread(names: list[str], history: History) -> list[str]:
+    """The lowest, the middle and the highest of many learning rates (a rate per stage would hide itself)."""
+    ranked = sorted(names, key=lambda name: max(row.get(name, 0.0) for row in history))
+    return ranked if len(ranked) <= 3 else [ranked[0], ranked[len(ranked) // 2], ranked[-1]]
 
 
 def _shade(axes: Axes, phases: Sequence[Phase], paint: Palette, *, labels: bool) -> None:

@@ -54,6 +54,7 @@ def test_no_id_is_given_twice_and_every_link_stays_inside(subject: Callable[...,
     )
     page = write(tmp_path, subject(monitor="val/accuracy"))
     assert len(page.ids) == len(set(page.ids))
+    assert "mathdefault" not in page.text
     outside = [link for link in page.links if not link.startswith(("#", "data:"))]
     assert outside == []
     cells = {link.removeprefix("#cell-") for link in page.links if link.startswith("#cell-")}

@@ -110,15 +110,22 @@ class WandbLogger(LightningWandbLogger):
         if self._experiment is None or not self._is_real:
             return
         run = self._experiment
-        self._send(
-            lambda run: wandb_files.log_results(
-                run, self._directory, self._config, dataset=self._log_dataset, checkpoint=self._log_checkpoint
-            )
-        )
+        self._send(lambda run: wandb_files.log_summary(run, self._directory))
+        if run.settings._offline or self._server_still_answers():
+            self._send(lambda run: wandb_files.log_media(run, self._directory))
+            options: Any = {"dataset": self._log_dataset, "checkpoint": self._log_checkpoint}
+            self._send(lambda run: wandb_files.log_artifacts(run, self._directory, self._config, **options))
         complete = self._finish_quietly(run, exit_code=0 if status == "completed" else 1)
         if not complete or run.settings._offline or self._guard.lost:
             parts = self._directory / "wandb" / f"*run-*-{run.id}"  # one for each time that the run was resumed
             log.warning("W&B: to upload this run later: wandb sync --include-online %s", parts)
+
+    def _server_still_answers(self) -> bool:
+        """Tables and artifacts wait for the server, so ask with a limit first."""
+        answer = wandb_server.ask_with_saved_key(self._server_timeout_s)
+        if not answer.ok:
+            log.warning("W&B: %s; tables and figures stay in %s", answer.reason, self._directory)
+        return answer.ok
 
     @property
     def _is_real(self) -> bool:

@@ -15,23 +15,24 @@ from typing import Any, Literal
 REPORT_MAX_BYTES = 20_000_000
 
 
-def log_results(
-    run: Any,
-    directory: Path,
-    config: dict[str, Any],
-    *,
-    dataset: Literal["none", "reference", "upload"],
-    checkpoint: bool,
-) -> None:
-    """Log the files of the run directory ``directory`` to the W&B run ``run``; what is not there is left out."""
-    import wandb
-
-    media: dict[str, Any] = {}
+def log_summary(run: Any, directory: Path) -> None:
+    """The result's numbers and ``split.csv``: nothing that has to ask the server."""
+    result = directory / "result.json"
+    if result.exists():
+        run.summary.update(summary(json.loads(result.read_text(encoding="utf-8"))))
     split = directory / "split.csv"
     if split.exists():
         kept = shutil.copy(split, run.dir)  # inside the run's own folder, or W&B warns that it links
         run.save(kept, base_path=run.dir, policy="now")
-        columns, rows = class_counts(split)
+
+
+def log_media(run: Any, directory: Path) -> None:
+    """Tables, figures and the report; online, W&B asks the server about each table before it goes on."""
+    import wandb
+
+    media: dict[str, Any] = {}
+    if (directory / "split.csv").exists():
+        columns, rows = class_counts(directory / "split.csv")
         media["split"] = wandb.Table(columns=columns, data=rows)
     report = directory / "report.html"
     if report.exists() and report.stat().st_size <= REPORT_MAX_BYTES:
@@ -42,9 +43,19 @@ def log_results(
             media[f"tables/{path.stem}"] = _table(path)
     if media:
         run.log(media)
-    result = directory / "result.json"
-    if result.exists():
-        run.summary.update(summary(json.loads(result.read_text(encoding="utf-8"))))
+
+
+def log_artifacts(
+    run: Any,
+    directory: Path,
+    config: dict[str, Any],
+    *,
+    dataset: Literal["none", "reference", "upload"],
+    checkpoint: bool,
+) -> None:
+    """On request: the data set, by name and checksum or whole, and ``best.ckpt``."""
+    import wandb
+
     if dataset != "none":
         _log_dataset(run, Path(config["data"]["path"]).absolute(), upload=dataset == "upload")
     best = directory / "checkpoints" / "best.ckpt"

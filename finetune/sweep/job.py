@@ -24,6 +24,7 @@ Status = Literal["completed", "failed", "interrupted", "pending"]
 LOG_FILE, LOCK_FILE, RESULT_FILE = "job.log", "job.lock", "result.json"
 _NOISE = ("Set the environment variable HYDRA_FULL_ERROR", " ")
 _SET_PARENT_DEATH_SIGNAL = 1
+_ASKED_TO_LEAVE = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,9 @@ def outcome(job: Job, exit_code: int, seconds: float) -> Outcome:
     result = _read_result(job.directory)
     status: Status | None = result.get("status")
     if status not in ("completed", "failed", "interrupted"):
-        _write_failure(job, _how_it_ended(job, exit_code))
+        status = "interrupted" if exit_code in _ASKED_TO_LEAVE else "failed"  # it may be asked before it can answer
+        _write_failure(job, _how_it_ended(job, exit_code), status)
         result = _read_result(job.directory)
-        status = "failed"
     if status == "completed" and exit_code != 0:  # its work is whole; what failed came after
         result["error"] = _how_it_ended(job, exit_code)
     monitor = result.get("monitor") or {}
@@ -136,8 +137,8 @@ def _how_it_ended(job: Job, exit_code: int) -> str:
     return f"exit code {exit_code} before the job was done; the end of {LOG_FILE}: {told[-1] if told else '(empty)'}"
 
 
-def _write_failure(job: Job, error: str) -> None:
-    write_json(job.directory / RESULT_FILE, {**_read_result(job.directory), "status": "failed", "error": error})
+def _write_failure(job: Job, error: str, status: Status = "failed") -> None:
+    write_json(job.directory / RESULT_FILE, {**_read_result(job.directory), "status": status, "error": error})
 
 
 def _read_result(directory: Path) -> dict[str, Any]:

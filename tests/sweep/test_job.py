@@ -60,6 +60,13 @@ def test_a_result_that_the_job_wrote_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "result.json").read_text() == written
 
 
+@pytest.mark.parametrize("number", [15, 2])
+def test_a_job_that_is_asked_to_leave_before_it_can_answer_is_interrupted(number: int, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"status": "running"}')
+    code = f"import os, signal; signal.signal({number}, signal.SIG_DFL); os.kill(os.getpid(), {number})"
+    assert _run(tmp_path, code).status == "interrupted"
+
+
 def test_a_job_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     found = _run(tmp_path, "import time; time.sleep(60)", timeout_s=0.2)
     assert (found.status, found.exit_code) == ("failed", -9)

@@ -133,6 +133,8 @@ def test_the_offline_w_b_run_holds_configuration_every_epoch_and_the_summary(run
     assert [r.exit.exit_code for r in records if r.WhichOneof("record_type") == "exit"] == [0]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_default_recipe_on_packaged_weights_beats_a_probe_of_random_features_by_a_quarter(clipart, tmp_path):
     """Real transfer: the public command, real ImageNet weights, real pictures; 88 of them in test."""
     command = [

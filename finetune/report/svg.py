@@ -82,6 +82,7 @@ def inline(draw: Draw, name: str, description: str) -> str:
     markup = buffer.getvalue()
     markup = markup[markup.index("<svg") :]
     markup = re.sub(r"<metadata>.*?</metadata>", "", markup, flags=re.DOTALL)
+    markup = re.sub(r"<!--.*?-->", "", markup, flags=re.DOTALL)
     markup = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', markup)
     markup = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", markup)
     markup = re.sub(r'(<use[^>]*?)xlink:href="#([^"]+)"', rf'\1href="#{name}-\2"', markup)

@@ -74,7 +74,7 @@ def _patches(layer: nn.Conv2d | nn.Linear, entering: Tensor, generator: torch.Ge
     padding = layer.padding
     if isinstance(padding, str):  # 'same' and 'valid': the amounts are torch's own bookkeeping
         entering, padding = F.pad(entering, layer._reversed_padding_repeated_twice), (0, 0)
-    unfolded_BDN = F.unfold(entering, layer.kernel_size, layer.dilation, padding, layer.stride)  # type: ignore[arg-type]
+    unfolded_BDN = F.unfold(entering, layer.kernel_size, layer.dilation, padding, layer.stride)
     places = torch.randperm(unfolded_BDN.shape[2], generator=generator)[:_POSITIONS]
     chosen_DN = unfolded_BDN[:, :, places].permute(1, 0, 2).flatten(1)
     return chosen_DN.reshape(layer.groups, -1, chosen_DN.shape[1])

@@ -56,7 +56,9 @@ _COSINES_FG = _cosines()
 def describe(image_HWC: npt.NDArray[np.uint8]) -> Likeness | None:
     """Likeness of an RGB image; None when it has too little contrast to tell."""
     kernel = Image.Resampling.BOX if min(image_HWC.shape[:2]) >= GRID else Image.Resampling.BILINEAR
-    small = Image.fromarray(image_HWC).resize((GRID, GRID), kernel)  # no reducing_gap: its rounding shows in small images
+    small = Image.fromarray(image_HWC).resize(
+        (GRID, GRID), kernel
+    )  # no reducing_gap: its rounding shows in small images
     grid_GGC = np.asarray(small, dtype=np.float32)
     centred_GGC = grid_GGC - grid_GGC.mean()
     norm = float(np.sqrt((centred_GGC * centred_GGC).sum()))

@@ -7,6 +7,7 @@ way to normalise and to initialise. A ratio far from 1 says that one end of the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +25,10 @@ Panel = tuple[bool, str]
 
 
 class Network(NamedTuple):
-    """One network of the study; ``gradients`` has one row per step, one norm per convolution, input to output."""
+    """One network of the study; ``gradients`` has one row per step, one norm per convolution, input to output.
+
+    A norm that is zero or not finite is NaN: it has no place on a logarithmic axis.
+    """
 
     depth: int
     shortcut: str
@@ -40,8 +44,9 @@ class Network(NamedTuple):
 
     @property
     def ratio_at_start(self) -> float | None:
-        """First convolution's gradient over the last one's, before the first step."""
-        return self.gradients[0][0] / self.gradients[0][-1] if self.gradients else None
+        """First convolution's gradient over the last one's before the first step; None where a branch starts at zero."""
+        ratio = self.gradients[0][0] / self.gradients[0][-1] if self.gradients else math.nan
+        return ratio if math.isfinite(ratio) else None
 
 
 def applies(runs: Sequence[Run]) -> bool:
@@ -55,7 +60,9 @@ def applies(runs: Sequence[Run]) -> bool:
 
 def draw(runs: Sequence[Run], output: Path) -> str:
     """Write both pictures into ``output`` and give the table in Markdown."""
-    networks = sorted((_network(run) for run in runs), key=lambda one: (one.panel[1], not one.panel[0], one.depth))
+    networks = sorted(
+        (_network(run) for run in runs), key=lambda one: (one.panel[1], not one.panel[0], one.depth, one.shortcut)
+    )
     output.mkdir(parents=True, exist_ok=True)
     panels = list(dict.fromkeys(one.panel for one in networks))
     _save(_gradients(networks, panels), output / "gradient_by_depth.png")
@@ -91,10 +98,7 @@ def _network(run: Run) -> Network:
 def _by_depth(rows: Sequence[dict[str, Any]]) -> list[list[float]]:
     """Norms of the convolutions on the main path; projections and the head stand beside it."""
     main = [name for name in (rows[0] if rows else {}) if name == "conv1" or ".conv" in name]
-    steps = [[row[name] for name in main] for row in rows]
-    return [
-        step for step in steps if all(step)
-    ]  # a step whose gradient vanished or is not finite has no place on a log axis
+    return [[row[name] or math.nan for name in main] for row in rows]
 
 
 def _gradients(networks: Sequence[Network], panels: Sequence[Panel]) -> Figure:
@@ -103,7 +107,9 @@ def _gradients(networks: Sequence[Network], panels: Sequence[Panel]) -> Figure:
         at_start, through = axes[0][column], axes[1][column]
         for one in (one for one in networks if one.panel == panel and one.gradients):
             first = one.gradients[0]
-            at_start.plot([layer / (len(first) - 1) for layer in range(len(first))], first, **_line(one))
+            at_start.plot(
+                [layer / (len(first) - 1) for layer in range(len(first))], first, marker=".", ms=3, **_line(one)
+            )
             through.plot([step[0] / step[-1] for step in one.gradients], **_line(one))
         at_start.set(title=_title(panel), xlabel="depth of the layer (0: input)", yscale="log")
         through.set(xlabel="step", yscale="log")

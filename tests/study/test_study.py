@@ -42,10 +42,18 @@ def test_the_depth_table_holds_the_first_step_s_ratio_and_the_last_epoch_s_loss(
     head = "epoch,step,conv1,layer1.0.conv1,layer1.0.downsample.0,layer4.1.conv2,head.linear"
     (tmp_path / "runs" / "a" / "gradient_flow.csv").write_text(f"{head}\n0,0,8,4,99,2,77\n0,1,6,4,99,3,77\n")
     table = draw(tmp_path / "runs", tmp_path / "out").splitlines()
-    assert table[2] == "| plain 18 | BatchNorm | paper | 4 | 1.50 | 0.25 |"
-    assert table[3] == "| residual 18 | BatchNorm | paper | - | 0.50 | failed |"
+    assert table[2] == "| residual 18 | BatchNorm | paper | - | 0.50 | failed |"
+    assert table[3] == "| plain 18 | BatchNorm | paper | 4 | 1.50 | 0.25 |"
     for name in ("gradient_by_depth.png", "loss_by_depth.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_branch_that_starts_at_zero_has_no_ratio(tmp_path):
+    write_run(tmp_path / "runs" / "a", plain("add", initialisation="timm"), [2.0], 0.25)
+    flow = "epoch,step,conv1,layer1.0.conv1\n0,0,8,0\n0,1,6,3\n"
+    (tmp_path / "runs" / "a" / "gradient_flow.csv").write_text(flow)
+    table = draw(tmp_path / "runs", tmp_path / "out").splitlines()
+    assert table[2] == "| residual 18 | BatchNorm | timm | - | 2.00 | 0.25 |"
 
 
 def test_the_family_table_is_ordered_by_accuracy_and_counts_the_run_s_own_speed(tmp_path):

@@ -41,6 +41,8 @@ def main() -> None:
     started = time.monotonic()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="finetune-bench-") as work:
+        fonts = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "matplotlib"
+        os.environ.setdefault("MPLCONFIGDIR", str(fonts))  # its list of fonts takes seconds to build, once on a machine
         os.environ["XDG_CACHE_HOME"] = f"{work}/cache"
         for name, rows_of in groups(Path(work), chosen.images, chosen.repeats).items():
             if chosen.rows and name not in chosen.rows:

@@ -114,14 +114,14 @@ def difference(backbone: nn.Module, trunk: Trunk, rest: nn.Module | None, images
 
 def _folded(backbone: nn.Module, preprocessing: Preprocessing) -> nn.Module:
     """A copy with BatchNorm folded; the plain copy where folding does not apply to this network."""
-    plain = copy.deepcopy(backbone).eval().requires_grad_(requires_grad=False)
-    device = next(plain.parameters()).device
+    device = next(backbone.parameters()).device
     generator = torch.Generator().manual_seed(0)
     probe_BCHW = torch.rand(2, 3, *preprocessing.size, generator=generator).to(device)
     try:
-        return fold_batchnorm(plain, probe_BCHW).network
+        module = fold_batchnorm(backbone, probe_BCHW).network
     except FinetuneError:
-        return plain
+        module = copy.deepcopy(backbone).eval()
+    return module.requires_grad_(requires_grad=False)
 
 
 def _without_children(module: nn.Module) -> nn.Module:

@@ -94,7 +94,7 @@ class ImageData(lightning.LightningDataModule):
         return None if features is None else StoredRows(features, rows, self.table.targets)
 
     def _example(self) -> Tensor:
-        return next(images_BCHW for _, images_BCHW in self._images(self.table.rows("train")[:8], PLAIN))
+        return next(images_BCHW for _, images_BCHW in self._images(self.table.rows("train")[:4], PLAIN))
 
     def _digests(self, rows: Rows) -> Digests:
         hashes = self.table.hashes

@@ -34,6 +34,8 @@ from finetune.report.subject import Image, Subject
 from finetune.run_directory import RunDirectory, versions
 
 log = logging.getLogger(__name__)
+_EXACT = "32-true"
+"""Final figures are those of the model as it will be used: ``evaluate``, ``predict`` and exports compute in float32."""
 _SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "map", "f1", "loss", "ece_calibrated")
 
 
@@ -52,18 +54,19 @@ def finish(
     """
     started = time.monotonic()
     choice = choose_weights(model, data, precision, checkpointing, run)
-    test = score(model, data, "test", precision)
-    predictions = calibrated({"val": choice.val} | ({"test": test} if test is not None else {}))
+    found = {split: score(model, data, split, _EXACT) for split in ("val", "test")}
+    predictions = calibrated({split: scores for split, scores in found.items() if scores is not None})
     evaluations = {split: evaluate(of_split) for split, of_split in predictions.items()}
     val = predictions["val"]
     figures = {split: evaluation.metrics for split, evaluation in evaluations.items()}
+    monitor = choice.monitor | {"value": figures["val"][checkpointing.monitor.removeprefix("val/")]}
     thresholds = None if val.thresholds is None else list(val.thresholds)
     payload = weights_payload(model)
     payload["finetune"] |= {
         "metrics": figures,
         "temperature": val.temperature,
         "thresholds": thresholds,
-        "monitor": choice.monitor,
+        "monitor": monitor,
     }
     write_checkpoint(payload, run.best)
 
@@ -71,7 +74,7 @@ def finish(
     report.write(run.root, _subject(model, data, predictions[last], evaluations[last], last, checkpointing.monitor))
     seconds = seconds | {"evaluate": time.monotonic() - started}
     content: dict[str, Any] = {
-        "monitor": choice.monitor,
+        "monitor": monitor,
         **figures,
         "intervals": {split: evaluation.to_dict()["intervals"] for split, evaluation in evaluations.items()},
         "candidates": [candidate._asdict() for candidate in choice.candidates],
@@ -86,10 +89,9 @@ def finish(
 
 
 class Choice(NamedTuple):
-    """The weights that were kept: their monitor, scores on val, and what they were compared with."""
+    """The weights that were kept: their monitor and what they were compared with, in the precision of the training."""
 
     monitor: dict[str, Any]
-    val: Predictions
     candidates: list[Candidate]
 
 
@@ -101,14 +103,12 @@ def choose_weights(
     ends = [weights for weights in (probe, tuned) if weights is not None]
     low, high = ends[0], ends[-1]
     name = checkpointing.monitor.removeprefix("val/")
-    seen: dict[float, Predictions] = {}
 
     def at(coefficient: float) -> float:
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision.startswith("bf16")):
             place(model.network, low, high, coefficient, _training_images(model, data))
         found = score(model, data, "val", precision)
         assert found is not None, "a run without validation images is refused at its start"
-        seen[coefficient] = found
         return figures_of(found.logits_NK, found.targets)[name]
 
     if len(ends) == 2:
@@ -118,24 +118,28 @@ def choose_weights(
     else:
         best = Candidate(0.0 if tuned is None else 1.0, at(1.0))
         candidates = [best]
-        seen[best.coefficient] = seen[1.0]
     if len(ends) == 2:
         place(model.network, low, high, best.coefficient, _training_images(model, data))
     epoch = None if best.coefficient == 0 else checkpointing.best["epoch"]
     monitor = {"name": checkpointing.monitor, "value": best.value, "epoch": epoch}
-    return Choice(monitor, seen[best.coefficient], candidates)
+    return Choice(monitor, candidates)
 
 
 def score(model: ImageClassifier, data: ImageData, split: str, precision: str) -> Predictions | None:
-    """Plain scores of a split's readable images in the precision of the training; None where there are no images."""
+    """Plain scores of a split's readable images in ``precision``; None where there are no images.
+
+    Stored features stand in for the images where they have that precision.
+    """
     rows = data.table.rows(split)
     if len(rows) == 0:
         return None
     model.eval()
     device = next(model.network.parameters()).device
-    features = None if model.reuse is None else model.reuse.pooled(rows)
+    halved = precision.startswith("bf16")
+    stored = model.reuse is not None and model.reuse.dtype == (torch.bfloat16 if halved else torch.float32)
+    features = model.reuse.pooled(rows) if stored and model.reuse is not None else None
     loader = data.evaluation_loader(rows, features)
-    half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision.startswith("bf16"))
+    half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=halved)
     logits: list[torch.Tensor] = []
     scored: list[torch.Tensor] = []
     with torch.inference_mode():

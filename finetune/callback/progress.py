@@ -20,6 +20,10 @@ class EpochLine(Callback):
         self._started = 0.0
         self._phase: object = None
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; a run that is resumed in mid-epoch announces no epoch."""
+        self._started = time.monotonic()
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so when a phase begins."""
         self._started = time.monotonic()

@@ -20,7 +20,7 @@ from tests.engine.conftest import assert_same_run, exit_code, forked, train
 
 KILLS = 20
 KILLS_IN_A_SAVE = 5
-BIG = ("head=mlp", "head.hidden=18000", "trainer.max_epochs=6", "freeze=gradual", "checkpoint_every_n_steps=1")
+BIG = ("head=mlp", "head.hidden=30000", "trainer.max_epochs=6", "freeze=gradual", "checkpoint_every_n_steps=1")
 
 
 def begin(directory: Path, overrides: tuple[str, ...]) -> tuple[int, int]:

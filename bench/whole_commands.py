@@ -15,6 +15,7 @@ from bench.table import Row
 COMMON = (
     "backbone.weights=none",
     "freeze=head_only",
+    "freeze.solve_head=false",  # epochs are what is measured here
     "data.batch_size=32",
     "logger=csv",
     "report=none",

@@ -23,4 +23,3 @@ def explain(error: BaseException, batch_size: int, image_size: int) -> TrainingE
         "(with trainer.accumulate_grad_batches=2 a step still sees as many images), or a smaller data.image_size; "
         f"trainer.precision=bf16-mixed and optimizer=sgd need less, too. torch said: {str(error).splitlines()[0]}"
     )
-

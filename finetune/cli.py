@@ -38,6 +38,7 @@ def entry(verb: str, run: Run) -> Callable[[], None]:
                 return run(cfg)
             return _guarded(run, cfg, exit_codes)
 
+        sys.argv[1:] = _multirun_first(sys.argv[1:])
         arguments, unknown = get_args_parser().parse_known_args()
         if arguments.help:
             print(_help(verb, sys.modules[run.__module__].__doc__ or "", arguments.overrides))  # noqa: T201
@@ -58,6 +59,12 @@ def entry(verb: str, run: Run) -> Callable[[], None]:
         sys.exit(max(exit_codes, default=0))
 
     return main
+
+
+def _multirun_first(words: list[str]) -> list[str]:
+    """``-m`` wherever it was typed: argparse takes one run of overrides and would leave out those after the flag."""
+    flags = [word for word in words if word in ("-m", "--multirun")]
+    return flags[:1] + [word for word in words if word not in flags]
 
 
 def report(error: FinetuneError) -> int:

@@ -65,8 +65,12 @@ class Preprocessing:
 
     @property
     def min_source_px(self) -> int:
-        """A source whose short side is at least this many pixels loses nothing; a decoder may shrink down to it."""
-        return math.floor(max(self.size) / self.crop_pct)
+        """Short side to which a decoder may shrink a source: twice what the crop needs.
+
+        From there on the resize decides what is seen, so that a reader without scaled decoding (a served export) sees
+        nearly the same; Pillow's ``reducing_gap`` draws the line at 2 too.
+        """
+        return 2 * math.floor(max(self.size) / self.crop_pct)
 
     def resize_crop(self, image_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Resize and centre-crop a uint8 RGB image (H W 3, any size) to ``self.size``."""

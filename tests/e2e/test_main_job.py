@@ -58,7 +58,9 @@ def test_a_family_trains_a_step_and_comes_back_with_equal_logits(name, tmp_path,
     moments = [state["exp_avg"] for state in last["optimizer_states"][0]["state"].values()]
     assert last["global_step"] == 1
     assert len(moments) == len(list(restored.parameters()))
-    assert sum(bool(moment.any()) for moment in moments) > 0.8 * len(moments), "the gradient reaches the whole network"
+    # residual branches that start at zero pass no gradient on in the first step: 30 of ResNet-18's 62 tensors get one
+    # (43 of RegNet's 134)
+    assert sum(bool(moment.any()) for moment in moments) > 0.25 * len(moments)
 
 
 class Run(NamedTuple):

@@ -103,7 +103,8 @@ def test_a_search_that_is_killed_half_way_beats_the_neighbours_of_the_default(di
 
 def test_a_soup_of_three_seeds_is_as_good_as_the_best_or_not_kept(clipart: Path, tmp_path: Path) -> None:
     words = [
-        "-m", f"data.path={clipart}", "backbone=efficientnet_lite0", "backbone.weights=pretrained", "freeze=head_only",
+        "-m", f"data.path={clipart}", "backbone.name=tf_efficientnet_lite0", "backbone.weights=pretrained",
+        "freeze=head_only", "freeze.solve_head=false",
         "data.image_size=96", "trainer.max_epochs=3", "cache=none", "transform=light",
     ]  # fmt: skip
     split = tmp_path / "split.csv"

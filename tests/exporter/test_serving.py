@@ -59,7 +59,7 @@ def test_onnxruntime_alone_writes_the_csv_that_predict_writes(
     artefact = export_of(ckpt, f"exporter.preprocess={preprocess}")
     photos = tmp_path / "photos"
     source = next((ckpt.parent.parent / "images").rglob("*.png"))
-    for number, size in enumerate([(61, 90), (90, 61), (130, 120), (64, 64)]):
+    for number, size in enumerate([(61, 90), (90, 61), (100, 70), (64, 64)]):
         (photos / "sub").mkdir(parents=True, exist_ok=True)
         exif = Image.Exif()
         exif[274] = 5 + number

@@ -44,7 +44,8 @@ def _exact(table: Table, records: npt.NDArray[np.void], kinds_N: Rows) -> Rows:
     kinds = kinds_N[order]
     _, first, place = np.unique(kinds, return_index=True, return_inverse=True)
     pairs = np.sort(np.stack([order[first[place]], order], axis=1), axis=1)
-    return pairs[pairs[:, 0] != pairs[:, 1]].astype(np.int64)
+    copies: Rows = pairs[pairs[:, 0] != pairs[:, 1]].astype(np.int64)
+    return copies
 
 
 def _near(table: Table, records: npt.NDArray[np.void], kinds_N: Rows, workers: int) -> Rows:

@@ -91,7 +91,7 @@ def train(cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str]) -> Res
     except (Interrupted, KeyboardInterrupt):
         status = "interrupted"
         run.write_result("interrupted", seconds={"total": time.monotonic() - started})
-        log.info("interrupted; continue with: hydra.run.dir=%s resume=auto", run.root)
+        log.info("interrupted; continue with: 'hydra.run.dir=%s' resume=auto", run.root)
         if not is_first():  # Lightning's launcher kills the first process when a helper of it ends with a code
             return {"status": status}
         raise

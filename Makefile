@@ -40,15 +40,18 @@ demo: $(STAMP)  ## transfer learning against training from scratch, on real pict
 	@$(PYTHON) examples/demo.py
 
 # -- tests ------------------------------------------------------------------------------------------------------------
-.PHONY: test test-fast test-slow
+.PHONY: test test-fast test-slow test-long
 test: $(STAMP)  ## every test but the slow ones (under 10 minutes)
 	$(PYTEST) -m "not slow"
 
 test-fast: $(STAMP)  ## unit and contract tests (under 90 seconds)
 	$(PYTEST) -m "not slow and not e2e"
 
-test-slow: $(STAMP)  ## the long proofs
-	$(PYTEST) -m slow
+test-slow: $(STAMP)  ## the long proofs (under 30 minutes)
+	$(PYTEST) -m "slow and not long"
+
+test-long: $(STAMP)  ## the longest: a search of twenty trials, a local Ray, a soup
+	$(PYTEST) -m long
 
 # -- code -------------------------------------------------------------------------------------------------------------
 .PHONY: lint types check format
@@ -66,12 +69,9 @@ format: $(STAMP)  ## let ruff rewrite what it can
 	$(PYTHON) -m ruff format .
 
 # -- measurements -----------------------------------------------------------------------------------------------------
-.PHONY: bench benchmark cache export-matrix
+.PHONY: bench cache export-matrix
 bench: $(STAMP)  ## speed, as ratios measured in one run; writes bench.json
 	$(PYTHON) -m bench
-
-benchmark: $(STAMP)  ## accuracy of the recipes over data sets and seeds (hours, resumable); writes docs/benchmark.md
-	$(PYTHON) -m bench.benchmark
 
 cache: $(STAMP)  ## show the store of frozen features; ARGS="--prune" empties it
 	$(PYTHON) -m finetune.cache $(ARGS)

@@ -60,7 +60,7 @@ def _values(directory: Path) -> list[tuple[str, str, str]]:
         return [(row["directory"], row["status"], row["value"]) for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", pytest.param("ray", marks=pytest.mark.long)])
 def test_an_engine_trains_to_the_same_bits_as_this_machine(launcher: str, digits: Path, tmp_path: Path) -> None:
     words = ("-m", f"data.path={digits}", "trainer.max_epochs=2", "optimizer.lr=1e-3,1e-2", "seed=1,2")
     words += ("sweep.threads_per_job=1",)
@@ -76,6 +76,7 @@ def test_an_engine_trains_to_the_same_bits_as_this_machine(launcher: str, digits
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.long
 def test_a_search_that_is_killed_half_way_beats_the_neighbours_of_the_default(digits: Path, tmp_path: Path) -> None:
     import optuna
 
@@ -101,6 +102,7 @@ def test_a_search_that_is_killed_half_way_beats_the_neighbours_of_the_default(di
     assert epochs <= 0.9 * 20 * 8  # at least a tenth of all epochs is saved
 
 
+@pytest.mark.long
 def test_a_soup_of_three_seeds_is_as_good_as_the_best_or_not_kept(clipart: Path, tmp_path: Path) -> None:
     words = [
         "-m", f"data.path={clipart}", "backbone.name=tf_efficientnet_lite0", "backbone.weights=pretrained",

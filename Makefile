@@ -50,7 +50,7 @@ test-fast: $(STAMP)  ## unit and contract tests (under 90 seconds)
 test-slow: $(STAMP)  ## the long proofs (under 30 minutes)
 	$(PYTEST) -m "slow and not long"
 
-test-long: $(STAMP)  ## the longest: a search of twenty trials, a local Ray, a soup
+test-long: $(STAMP)  ## the longest: every step, every signal, ResNet-50, twenty trials, a local Ray
 	$(PYTEST) -m long
 
 # -- code -------------------------------------------------------------------------------------------------------------

@@ -174,15 +174,19 @@ def _malformed(phases: Sequence[dict[str, Any]]) -> list[ConfigError]:
 
 
 def _ends(phases: Sequence[dict[str, Any]], max_epochs: int) -> list[int]:
-    """The epoch before which each phase ends, strictly increasing to ``max_epochs``."""
+    """The epoch before which each phase ends, strictly increasing to ``max_epochs``.
+
+    A share is rounded so that its own phase and every later one keep at least an epoch, where there are enough.
+    """
     ends: list[int] = []
     position = 0.0
-    for fields in phases[:-1]:
+    for later, fields in zip(range(len(phases) - 1, 0, -1), phases, strict=False):
         value = fields.get("until", fields.get("epochs"))
         assert value is not None
         length = value * max_epochs if isinstance(value, float) and value < 1 else float(value)
         position = length if fields.get("until") is not None else position + length
-        ends.append(max(round(position), (ends[-1] if ends else 0) + 1) if _is_share(value) else round(position))
+        earliest = (ends[-1] if ends else 0) + 1
+        ends.append(max(min(round(position), max_epochs - later), earliest) if _is_share(value) else round(position))
     ends.append(max_epochs)
     starts = [0, *ends[:-1]]
     if max_epochs > 0 and any(end <= start for start, end in zip(starts, ends, strict=True)):

@@ -16,10 +16,12 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from finetune import build, training
+from finetune.backbone.timm_model import create_backbone
 from finetune.checkpoint import read_checkpoint
 from finetune.config import CONF_DIR
 from finetune.logger.wandb_history import read_records
 from finetune.run_directory import RunDirectory
+from finetune.stages import divide
 
 FAMILIES = ("resnet18", "test_efficientnet", "test_convnext", "test_vit", "mobilenetv3_small_050", "regnetx_002")
 TINY = (
@@ -55,12 +57,34 @@ def test_a_family_trains_a_step_and_comes_back_with_equal_logits(name, tmp_path,
     with torch.no_grad():
         assert torch.equal(restored(images_BCHW), trained[0].eval()(images_BCHW))
     last = torch.load(checkpoints / "last.ckpt", weights_only=True)
-    moments = [state["exp_avg"] for state in last["optimizer_states"][0]["state"].values()]
     assert last["global_step"] == 1
-    assert len(moments) == len(list(restored.parameters()))
-    # residual branches that start at zero pass no gradient on in the first step: 30 of ResNet-18's 62 tensors get one
-    # (43 of RegNet's 134)
-    assert sum(bool(moment.any()) for moment in moments) > 0.25 * len(moments)
+    optimizer = last["optimizer_states"][0]
+    assert sum(len(group["params"]) for group in optimizer["param_groups"]) == len(list(restored.parameters()))
+    # a branch that starts at zero hands no gradient on in the first step, but its own scale gets one: every stage moves
+    moved = {
+        group["name"].removesuffix(".no_decay")
+        for group in optimizer["param_groups"]
+        for index in group["params"]
+        if optimizer["state"][index]["exp_avg"].any()
+    }
+    assert moved == {stage.name for stage in divide(restored)}
+
+
+def test_the_backbone_of_a_checkpoint_starts_the_next_run_with_its_own_preprocessing(run, tmp_path, image_folder):
+    """``backbone.weights=RUN/checkpoints/best.ckpt`` on another dataset: the backbone's part, and no head."""
+    checkpoint = read_checkpoint(run.directory / "checkpoints" / "best.ckpt")
+    built = create_backbone(32, name="test_resnet", weights=str(run.directory / "checkpoints" / "best.ckpt"))
+    for name, value in built.module.state_dict().items():
+        assert torch.equal(value, checkpoint.state_dict[f"backbone.{name}"]), name
+    assert built.preprocessing.mean == checkpoint.preprocessing.mean
+    data = image_folder(classes=("train/emu", "train/fox", "train/gnu", "val/emu", "val/fox", "val/gnu"), n=3)
+    typed = (f"data.path={data}", "backbone.name=test_resnet", "trainer.max_epochs=1", "logger=csv")
+    weights = f"backbone.weights={run.directory}/checkpoints/best.ckpt"
+    result = train(tmp_path / "second", *typed, weights, "freeze=head_only", "freeze.solve_head=false")
+    second = read_checkpoint(tmp_path / "second" / "checkpoints" / "best.ckpt")
+    assert result["classes"] == ["emu", "fox", "gnu"]
+    kept = [name for name in second.state_dict if name.startswith("backbone.")]
+    assert all(torch.equal(second.state_dict[name], checkpoint.state_dict[name]) for name in kept)
 
 
 class Run(NamedTuple):

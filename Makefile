@@ -25,7 +25,7 @@ $(STAMP): requirements.txt pyproject.toml
 	    || { python3 -m venv .tools/venv && .tools/venv/bin/pip install --quiet uv && mkdir -p .tools/bin \
 	         && ln -sf ../venv/bin/uv .tools/bin/uv; }; fi; \
 	test -x $(PYTHON) || $$uv venv --quiet --python '>=3.11' .venv; \
-	$$uv pip sync --quiet --python $(PYTHON) --require-hashes requirements.txt; \
+	$$uv pip sync --quiet --compile-bytecode --python $(PYTHON) --require-hashes requirements.txt; \
 	$$uv pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -160,7 +160,10 @@ def _data(root: Path, task: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def _fit(head: torch.nn.Module, features_ND: torch.Tensor, targets: Any, num_classes: int) -> None:
-    """Ridge regression onto +-4 for the last linear layer of ``head``; layers before it stay random."""
+    """Ridge regression onto +-4 for the last linear layer of ``head``; layers before it stay random.
+
+    A cosine head has no bias to take up the mean: its directions are the classes' means, orthogonal to the common one.
+    """
     linear = [module for module in head.modules() if isinstance(module, torch.nn.Linear)][-1]
     entering: list[torch.Tensor] = []
     handle = linear.register_forward_hook(lambda _module, inputs, _output: entering.append(inputs[0]))
@@ -169,14 +172,18 @@ def _fit(head: torch.nn.Module, features_ND: torch.Tensor, targets: Any, num_cla
     inputs_ND = (entering[0] if entering else torch.nn.functional.normalize(features_ND)).double()
     known = torch.from_numpy(np.asarray(targets))
     wanted_NK = known if known.ndim == 2 else torch.nn.functional.one_hot(known, num_classes)
-    wanted_NK = wanted_NK.double() * 8 - 4
     centred_ND = inputs_ND - inputs_ND.mean(0)
+    if linear.bias is None:
+        common_D = torch.nn.functional.normalize(inputs_ND.mean(0), dim=0)
+        means_KD = wanted_NK.double().T @ centred_ND
+        linear.weight.copy_(means_KD - (means_KD @ common_D)[:, None] * common_D)
+        return
+    wanted_NK = wanted_NK.double() * 8 - 4
     gram_DD = centred_ND.T @ centred_ND
     gram_DD += 3e-3 * gram_DD.trace() / len(gram_DD) * torch.eye(len(gram_DD), dtype=torch.float64)
     weight_DK = torch.linalg.solve(gram_DD, centred_ND.T @ wanted_NK)
     linear.weight.copy_(weight_DK.T)
-    if linear.bias is not None:
-        linear.bias.copy_(wanted_NK.mean(0) - inputs_ND.mean(0) @ weight_DK)
+    linear.bias.copy_(wanted_NK.mean(0) - inputs_ND.mean(0) @ weight_DK)
 
 
 def _page(rows: list[dict[str, Any]]) -> str:

@@ -28,6 +28,7 @@ from finetune.metrics.predictions import Predictions
 from finetune.metrics.probability import sigmoid
 from finetune.metrics.summary import result as figures_of
 from finetune.model import ImageClassifier
+from finetune.predictions_file import VAL_PREDICTIONS, PredictionsFile
 from finetune.report.curves import Phase
 from finetune.report.gradcam import gradcam
 from finetune.report.subject import Image, Subject
@@ -69,6 +70,8 @@ def finish(
         "monitor": monitor,
     }
     write_checkpoint(payload, run.best)
+    with PredictionsFile(run.root, val.classes, name=VAL_PREDICTIONS) as file:
+        file.write(val.in_path_order())
 
     last = "test" if "test" in predictions else "val"
     report.write(run.root, _subject(model, data, predictions[last], evaluations[last], last, checkpointing.monitor))

@@ -16,13 +16,17 @@ from typing import Literal
 from finetune.metrics.predictions import Predictions
 
 Format = Literal["csv", "jsonl"]
+VAL_PREDICTIONS = "predictions_val"
+"""Name, without suffix, of the file that every run of ``train`` leaves of its validation images."""
 
 
 class PredictionsFile:
     """A context manager; ``path`` exists whole once it has been left without an error."""
 
-    def __init__(self, directory: Path, classes: Sequence[str], kind: Format = "csv") -> None:
-        self.path = directory / f"predictions.{kind}"
+    def __init__(
+        self, directory: Path, classes: Sequence[str], kind: Format = "csv", *, name: str = "predictions"
+    ) -> None:
+        self.path = directory / f"{name}.{kind}"
         self.kind = kind
         self._part = self.path.with_name(f"{self.path.name}.part")
         directory.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@
 
 Runs that differ in nothing but seed and data.fold are repetitions of one configuration. Writes leaderboard.csv and
 leaderboard.html into the folder of the runs (or output=DIR), prints the table and the command that retrains the winner.
+Where all folds of a configuration are there (sweep=folds), label_errors.csv lists the labels that are probably wrong.
 Runs of experiment=depth_study and experiment=families get the pictures of docs/resnet.md as well.
 """
 
@@ -29,6 +30,7 @@ def run(cfg: DictConfig) -> Board:
     """Summarize as configured."""
     from finetune.errors import ConfigError
     from finetune.leaderboard.board import build_board, write_csv
+    from finetune.leaderboard.out_of_fold import write_label_errors
     from finetune.leaderboard.page import terminal, write_page
     from finetune.leaderboard.runs import read_runs
     from finetune.study import draw
@@ -45,6 +47,7 @@ def run(cfg: DictConfig) -> Board:
     write_csv(board, output / "leaderboard.csv", cfg.price_per_hour)
     write_page(board, output / "leaderboard.html", root, cfg.price_per_hour)
     log.info("written   %s", output / "leaderboard.html")
+    write_label_errors(runs, output, higher_is_better=board.higher_is_better)
     pictures = draw(root, output)
     if pictures:
         log.info("%s", pictures)

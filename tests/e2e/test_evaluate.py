@@ -37,8 +37,9 @@ def test_evaluate_repeats_the_figures_of_the_run_on_its_own_split(
     assert evaluated.returncode == 0, evaluated.stderr
     expected, found = (json.loads((folder / "result.json").read_text()) for folder in (run, out))
     for name, value in expected["val"].items():
-        assert found["val"][name] == pytest.approx(value, abs=0.03), name  # training may compute in bfloat16
+        assert found["val"][name] == pytest.approx(value, abs=1e-5), name
     table = pd.read_csv(out / "predictions.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(run / "predictions_val.csv"), table, atol=1e-5)
     split = pd.read_csv(run / "split.csv")
     assert sorted(table["path"]) == sorted(split.loc[split["split"] == "val", "path"])
     assert found["val"]["accuracy"] == pytest.approx(sk.accuracy_score(table["label"], table["prediction"]))

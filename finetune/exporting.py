@@ -94,13 +94,7 @@ def read_model(ckpt: str) -> Checkpoint:
 
 def exportable(checkpoint: Checkpoint, table: Table | None) -> Exportable:
     """The checkpoint's network and description, with the table's training images for calibration."""
-    description = Description(
-        task="multilabel" if checkpoint.task == "multilabel" else "multiclass",
-        classes=checkpoint.classes,
-        preprocessing=checkpoint.preprocessing,
-        temperature=checkpoint.temperature,
-        thresholds=checkpoint.thresholds,
-    )
+    description = Description.of(checkpoint)
     has_training_images = table is not None and len(table.rows("train")) > 0
     return Exportable(
         network=build.network_from_checkpoint(checkpoint),

@@ -59,13 +59,7 @@ def _open_checkpoint(path: Path, device: str) -> Runtime:
     from finetune.torch_runtime import TorchRuntime
 
     checkpoint = read_checkpoint(path)
-    description = Description(
-        task="multilabel" if checkpoint.task == "multilabel" else "multiclass",
-        classes=checkpoint.classes,
-        preprocessing=checkpoint.preprocessing,
-        temperature=checkpoint.temperature,
-        thresholds=checkpoint.thresholds,
-    )
+    description = Description.of(checkpoint)
     return TorchRuntime(network_from_checkpoint(checkpoint), description, device)
 
 

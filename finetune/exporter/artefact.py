@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from finetune.checkpoint import Checkpoint
 from finetune.errors import CheckpointError
 from finetune.preprocessing import Preprocessing
 
@@ -46,6 +47,17 @@ class Description:
             "temperature": self.temperature,
             "thresholds": None if self.thresholds is None else list(self.thresholds),
         }
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Description:
+        """What a checkpoint says."""
+        return cls(
+            task="multilabel" if checkpoint.task == "multilabel" else "multiclass",
+            classes=checkpoint.classes,
+            preprocessing=checkpoint.preprocessing,
+            temperature=checkpoint.temperature,
+            thresholds=checkpoint.thresholds,
+        )
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Description:

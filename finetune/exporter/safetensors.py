@@ -57,13 +57,7 @@ def load(directory: Path) -> TorchRuntime:
     from finetune.torch_runtime import TorchRuntime
 
     checkpoint = read(directory)
-    description = Description(
-        task="multilabel" if checkpoint.task == "multilabel" else "multiclass",
-        classes=checkpoint.classes,
-        preprocessing=checkpoint.preprocessing,
-        temperature=checkpoint.temperature,
-        thresholds=checkpoint.thresholds,
-    )
+    description = Description.of(checkpoint)
     return TorchRuntime(network_from_checkpoint(checkpoint), description)
 
 

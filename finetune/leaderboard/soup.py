@@ -148,15 +148,8 @@ class _Validation:
         from finetune.metrics.evaluation import evaluate
         from finetune.torch_runtime import TorchRuntime
 
-        found = dataclasses.replace(self._checkpoint, state_dict=state_dict)
-        description = Description(
-            task="multilabel" if found.task == "multilabel" else "multiclass",
-            classes=found.classes,
-            preprocessing=found.preprocessing,
-            temperature=1.0,
-            thresholds=None,
-        )
-        classifier = Classifier(TorchRuntime(network_from_checkpoint(found), description, "auto"))
+        found = dataclasses.replace(self._checkpoint, state_dict=state_dict, temperature=1.0, thresholds=None)
+        classifier = Classifier(TorchRuntime(network_from_checkpoint(found), Description.of(found), "auto"))
         measured = measure(classifier, self._table, self._rows, batch_size=self._batch_size)
         return evaluate(measured.predictions).metrics
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from finetune.metrics import evaluate
 from finetune.metrics.predictions import Predictions
@@ -98,11 +98,11 @@ def test_choosing_a_cell_shows_its_images(
     name = str(link.get_attribute("aria-label"))
     link.click()
     images = int(name.rpartition(": ")[2])
-    assert page.locator("#cell").is_visible()
+    expect(page.locator("#cell")).to_be_visible()
     assert f": {images} image" in page.locator("#cell-title").inner_text()
     assert page.locator("#cell-images figure").count() == min(images, 24)
-    shown = page.locator("#cell-images img").first
-    assert shown.evaluate("image => image.complete && image.naturalWidth > 0")
+    expect(page.locator("#cell-images img").first).to_have_js_property("complete", True)
+    assert page.locator("#cell-images img").first.evaluate("image => image.naturalWidth") > 0
     labels = page.locator(".matrix text").all_text_contents()
     assert {f"class {number}" for number in range(num_classes)} <= set(labels)
 
@@ -114,8 +114,8 @@ def test_a_cell_can_be_reached_and_opened_with_the_keyboard(
     page.locator(".matrix-box").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    assert page.locator("#cell").is_visible()
-    assert page.evaluate("document.activeElement.id") == "cell"
+    expect(page.locator("#cell")).to_be_visible()
+    expect(page.locator("#cell")).to_be_focused()
 
 
 def test_the_class_table_sorts_up_and_down(report_of: Callable[[int], Path], opened: Callable[..., Page]) -> None:

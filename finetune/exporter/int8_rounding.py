@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 import torch
+from timm.layers import Conv2dSame, pad_same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -74,6 +75,8 @@ def _patches(layer: nn.Conv2d | nn.Linear, entering: Tensor, generator: torch.Ge
         flat_DN = entering.reshape(-1, entering.shape[-1]).T
         return flat_DN[:, torch.randperm(flat_DN.shape[1], generator=generator)[:_POSITIONS]][None]
     padding = layer.padding
+    if isinstance(layer, Conv2dSame):  # pads in its forward, by the size of what enters
+        entering = pad_same(entering, layer.kernel_size, layer.stride, layer.dilation)
     if isinstance(padding, str):  # 'same' and 'valid': the amounts are torch's own bookkeeping
         entering, padding = F.pad(entering, layer._reversed_padding_repeated_twice), (0, 0)
     unfolded_BDN = F.unfold(entering, layer.kernel_size, layer.dilation, padding, layer.stride)

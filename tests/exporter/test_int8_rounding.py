@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
 from finetune.exporter.int8_rounding import round_weights
@@ -11,6 +12,7 @@ LAYERS = {
     "dense": lambda: nn.Conv2d(6, 5, 3, padding=1),
     "strided": lambda: nn.Conv2d(6, 5, 3, stride=2, padding=1),
     "same": lambda: nn.Conv2d(6, 5, 3, padding="same"),
+    "padded as in TensorFlow": lambda: Conv2dSame(6, 5, 5, stride=2),
     "depthwise": lambda: nn.Conv2d(6, 6, 3, padding=1, groups=6),
     "grouped": lambda: nn.Conv2d(6, 4, 1, groups=2),
 }
@@ -41,6 +43,19 @@ def test_output_of_a_rounded_layer_is_nearer_than_with_nearest_rounding(kind: st
     with torch.no_grad():
         nearest = (layer.weight / scale_O[:, None, None, None]).round()
         assert error(torch.from_numpy(steps).float()) < 0.9 * error(nearest)
+
+
+def test_padding_inside_the_forward_counts_like_padding_of_the_layer() -> None:
+    """A kernel larger than the map, as in EfficientNet-Lite0 at 64 px; around it five by five pads two a side."""
+    torch.manual_seed(0)
+    plain, inside = nn.Conv2d(4, 4, 5, padding=2), Conv2dSame(4, 4, 5)
+    inside.load_state_dict(plain.state_dict())
+    scale_O = plain.weight.detach().abs().amax((1, 2, 3)).numpy() / 15
+    images = [torch.rand(8, 4, 2, 2).numpy()]
+    plain_steps, inside_steps = (
+        round_weights(nn.Sequential(layer), images, {"0.weight": scale_O})["0.weight"] for layer in (plain, inside)
+    )
+    np.testing.assert_array_equal(plain_steps, inside_steps)
 
 
 def test_layer_without_a_scale_is_left_out() -> None:

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 import torch
-from timm.layers import Conv2dSame, pad_same
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -76,7 +77,7 @@ def _patches(layer: nn.Conv2d | nn.Linear, entering: Tensor, generator: torch.Ge
         return flat_DN[:, torch.randperm(flat_DN.shape[1], generator=generator)[:_POSITIONS]][None]
     padding = layer.padding
     if isinstance(layer, Conv2dSame):  # pads in its forward, by the size of what enters
-        entering = pad_same(entering, layer.kernel_size, layer.stride, layer.dilation)
+        entering = pad_same(entering, list(layer.kernel_size), list(layer.stride), list(layer.dilation))
     if isinstance(padding, str):  # 'same' and 'valid': the amounts are torch's own bookkeeping
         entering, padding = F.pad(entering, layer._reversed_padding_repeated_twice), (0, 0)
     unfolded_BDN = F.unfold(entering, layer.kernel_size, layer.dilation, padding, layer.stride)

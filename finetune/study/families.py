@@ -1,17 +1,22 @@
 """Families through one recipe: accuracy, parameters, multiplications and speed, as a table and a picture.
 
 Parameters and FLOPs are counted on the network itself, built without memory for its weights; a multiplication and an
-addition count as two FLOPs, as torch counts them. Speed is the run's own: training images a second, with validation.
+addition count as two FLOPs, as torch counts them. Speed is that of the forward pass on this machine, the networks in
+turn, so that whatever else the machine does weighs on all of them alike.
 """
 
 from __future__ import annotations
 
-import csv
+import statistics
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from finetune.study.runs import Run
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Family(NamedTuple):
@@ -22,7 +27,7 @@ class Family(NamedTuple):
     accuracy: float | None
     parameters: int
     gflops: float
-    images_per_s: float | None
+    images_per_s: float
 
 
 class Cost(NamedTuple):
@@ -34,7 +39,7 @@ class Cost(NamedTuple):
 
 def applies(runs: Sequence[Run]) -> bool:
     """Whether the runs have different backbones and the same data, size and recipe."""
-    if not all({"name", "weights"} <= run.backbone.keys() and (run.directory / "split.csv").exists() for run in runs):
+    if not all({"name", "weights"} <= run.backbone.keys() for run in runs):
         return False
     names = {run.backbone["name"] for run in runs}
     same = {(run.config["data"]["path"], run.config["data"]["image_size"], run.config["seed"]) for run in runs}
@@ -43,7 +48,9 @@ def applies(runs: Sequence[Run]) -> bool:
 
 def draw(runs: Sequence[Run], output: Path) -> str:
     """Write ``families.png`` into ``output`` and give the table in Markdown."""
-    families = [_family(run) for run in runs]
+    image_size = int(runs[0].config["data"]["image_size"])
+    speeds = images_per_s([str(run.backbone["name"]) for run in runs], image_size)
+    families = [_family(run, image_size, speed) for run, speed in zip(runs, speeds, strict=True)]
     output.mkdir(parents=True, exist_ok=True)
     _picture(families, output / "families.png")
     return table(families)
@@ -54,8 +61,7 @@ def table(families: Sequence[Family]) -> str:
     lines = ["| network | weights | test accuracy | parameters | GFLOPs | images/s |", "|---|---|---|---|---|---|"]
     for one in sorted(families, key=lambda one: -(one.accuracy or 0.0)):
         accuracy = "-" if one.accuracy is None else f"{one.accuracy:.2f}"
-        speed = "-" if one.images_per_s is None else f"{one.images_per_s:.1f}"
-        figures = f"{one.parameters / 1e6:.1f} M | {one.gflops:.2f} | {speed}"
+        figures = f"{one.parameters / 1e6:.1f} M | {one.gflops:.2f} | {one.images_per_s:.0f}"
         lines.append(f"| {one.name} | {one.weights} | {accuracy} | {figures} |")
     return "\n".join(lines)
 
@@ -65,23 +71,39 @@ def cost(name: str, image_size: int) -> Cost:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from finetune import build
-
     with torch.device("meta"), torch.no_grad():
-        node = {"_target_": "finetune.backbone.timm_model.create_backbone", "name": name, "weights": "none"}
-        module = build.backbone(node, image_size).module.eval()
+        module = _untrained(name, image_size)
         with FlopCounterMode(display=False) as counter:
             module(torch.zeros(1, 3, image_size, image_size))
     return Cost(sum(parameter.numel() for parameter in module.parameters()), counter.get_total_flops())
 
 
-def _family(run: Run) -> Family:
+def images_per_s(names: Sequence[str], image_size: int, *, batch_size: int = 16, rounds: int = 7) -> list[float]:
+    """Images a second of each backbone's forward pass in float32: medians over rounds in which each has its turn."""
+    import torch
+
+    modules = [_untrained(name, image_size) for name in names]
+    images_BCHW = torch.rand(batch_size, 3, image_size, image_size)
+    seconds: list[list[float]] = [[] for _ in names]
+    with torch.inference_mode():
+        for _ in range(rounds + 1):
+            for module, times in zip(modules, seconds, strict=True):
+                started = time.perf_counter()
+                module(images_BCHW)
+                times.append(time.perf_counter() - started)
+    return [batch_size / statistics.median(times[1:]) for times in seconds]  # the first warmed up
+
+
+def _untrained(name: str, image_size: int) -> nn.Module:
+    from finetune import build
+
+    node = {"_target_": "finetune.backbone.timm_model.create_backbone", "name": name, "weights": "none"}
+    return build.backbone(node, image_size).module.eval()
+
+
+def _family(run: Run, image_size: int, speed: float) -> Family:
     name = str(run.backbone["name"])
-    counted = cost(name, int(run.config["data"]["image_size"]))
-    fit_s = run.result.get("seconds", {}).get("fit")
-    with (run.directory / "split.csv").open(newline="", encoding="utf-8") as file:
-        images = sum(row["split"] == "train" for row in csv.DictReader(file))
-    speed = images * len(run.metrics) / fit_s if fit_s else None
+    counted = cost(name, image_size)
     weights = "scratch" if run.backbone["weights"] == "none" else str(run.backbone["weights"])
     return Family(name, weights, run.test("accuracy"), counted.parameters, counted.flops / 1e9, speed)
 

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from finetune import build, describe
 from finetune.cache.features import FeatureCache, FeatureReuse
+from finetune.callback.auto_batch import AutoBatch
 from finetune.callback.bad_files import BadFiles
 from finetune.callback.checkpointing import Checkpointing, SealedCheckpointIO
 from finetune.callback.ema import EMA
@@ -113,7 +114,7 @@ def assemble(
     model.reuse = data.reuse = feature_reuse(cfg, model, data)
     check_disk(run, network)
     loggers.extend(build.part(node, run.root, config) for node in cfg.logger.values() if is_first())
-    callbacks, interruption = make_callbacks(cfg, run, table, options.max_bad_fraction)
+    callbacks, interruption = make_callbacks(cfg, run, data)
     trainer = make_trainer(cfg, run, callbacks, loggers)
     return Parts(table, model, data, trainer, interruption)
 
@@ -170,9 +171,7 @@ def precision_of(cfg: DictConfig) -> str:
     return fast_precision(cfg.trainer.accelerator) if cfg.trainer.precision == "auto" else str(cfg.trainer.precision)
 
 
-def make_callbacks(
-    cfg: DictConfig, run: RunDirectory, table: Table, max_bad_fraction: float
-) -> tuple[list[Callback], Interruption]:
+def make_callbacks(cfg: DictConfig, run: RunDirectory, data: ImageData) -> tuple[list[Callback], Interruption]:
     """The user's callbacks and ours, in the order in which they must act at the end of a step."""
     mode: Literal["min", "max"] = "min" if cfg.monitor.endswith(("loss", "ece")) else "max"
     chosen: list[Callback] = []
@@ -184,10 +183,12 @@ def make_callbacks(
         run, cfg.monitor, mode, cfg.checkpoint_every_n_steps, cfg.checkpoint_min_interval_s, average
     )
     interruption = Interruption(checkpointing)
-    finite = FiniteNumbers(table, cfg.max_skipped_steps)
+    finite = FiniteNumbers(data.table, cfg.max_skipped_steps)
     tracking = Tracking(every_n_steps=cfg.log_every_n_steps)
-    bad_files = BadFiles(table, max_bad_fraction)
-    return [bad_files, finite, *chosen, tracking, *progress(cfg.monitor), checkpointing, interruption], interruption
+    bad_files = BadFiles(data.table, data.options.max_bad_fraction)
+    auto = [AutoBatch(data)] if data.options.batch_size == "auto" else []
+    ours: list[Callback] = [*auto, tracking, *progress(cfg.monitor), checkpointing, interruption]
+    return [bad_files, finite, *chosen, *ours], interruption
 
 
 def make_trainer(

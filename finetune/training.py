@@ -12,8 +12,9 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
-from finetune import build, finish, memory
+from finetune import build, finish
 from finetune.assembling import Parts, assemble, precision_of
+from finetune.callback import memory
 from finetune.checkpoint import newest_whole, read_payload, sweep_litter, write_checkpoint
 from finetune.errors import CheckpointError, Interrupted
 from finetune.processes import is_first
@@ -91,8 +92,7 @@ def fit(parts: Parts, resume_from: Path | None) -> None:
     except (RuntimeError, MemoryError) as error:
         if not memory.is_out_of_memory(error):
             raise
-        options = parts.data.options
-        raise memory.explain(error, options.batch_size, options.image_size) from error
+        raise memory.explain(error, parts.data.images_at_once, parts.data.options.image_size) from error
 
 
 def find_checkpoint(resume: str | None, run: RunDirectory) -> Path | None:

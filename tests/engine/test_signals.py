@@ -31,6 +31,7 @@ def stopped(directory: Path, overrides: tuple[str, ...], moment: str, number: in
             write_synced = checkpoint._write_synced
 
             def write(path: Path, content: bytes) -> None:
+                checkpoint._write_synced = write_synced  # once: a second signal would leave at once
                 os.kill(os.getpid(), number)
                 write_synced(path, content)
 

@@ -130,7 +130,7 @@ class ImageClassifier(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Loss of one batch; when not one of its images could be read, None (no step), or 0 beside other processes."""
         if len(batch.indices) == 0:
-            return None if self.trainer.world_size == 1 else self._zero()
+            return None if self.trainer.world_size == 1 else self._nothing()
         loss = self.batch_loss(batch)
         finite = torch.isfinite(loss.detach())  # a step that is not finite ends the run, or is left out of the mean too
         self.train_loss.update(torch.where(finite, loss.detach(), 0.0), finite * len(batch.indices))
@@ -161,12 +161,12 @@ class ImageClassifier(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the metrics of one batch; entries that only even out processes are left out."""
-        real = batch.indices >= 0
-        if not real.any():
+        if len(batch.indices) == 0:
             return
+        real = batch.indices >= 0
         logits_BK = self._logits(batch).float()[real]
         targets = batch.targets[real]
-        self.val_loss.update(self.loss(logits_BK, targets), len(targets))
+        self.val_loss.update(self.loss(logits_BK, targets) if len(targets) else 0.0, len(targets))
         self.val_metrics.update(logits_BK, targets)
 
     def on_validation_epoch_end(self) -> None:
@@ -217,8 +217,9 @@ class ImageClassifier(lightning.LightningModule):
         zero = torch.zeros((), device=self.device)
         return 0.5 * self.schedule.l2_sp * torch.stack(terms).sum() if terms else zero
 
-    def _zero(self) -> Tensor:
+    def _nothing(self) -> Tensor:
         """A loss of 0 that every trained parameter takes part in, as the other processes wait for its gradient."""
+        self.train_loss.update(0.0, 0)
         return torch.stack([0.0 * parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum()
 
 

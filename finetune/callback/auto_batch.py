@@ -9,6 +9,7 @@ Costs a step per phase and attempt.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable
@@ -93,7 +94,10 @@ def parts_that_fit(step: Callable[[int], None], largest: int) -> int:
 
 
 def _try_step(trainer: Trainer, pl_module: LightningModule, data: ImageData, images: int) -> None:
-    """One optimizer step of every phase, as the run will take it; afterwards everything is as it was."""
+    """One optimizer step of every phase, as the run will take it, by a copy of the network.
+
+    The network itself would have to be put back, and DDP's hooks would take its parameters for used.
+    """
     model = cast("Any", pl_module)
     schedule: FreezeSchedule = model.schedule
     device = trainer.strategy.root_device
@@ -103,11 +107,10 @@ def _try_step(trainer: Trainer, pl_module: LightningModule, data: ImageData, ima
         target.repeat(images, *[1] * (target.ndim - 1)),
         torch.zeros(images, dtype=torch.int64, device=device),
     )
-    training = model.network.training
-    before = {name: value.to("cpu", copy=True) for name, value in model.network.state_dict().items()}
+    network = model.network
+    model.network = copy.deepcopy(network).train()
     try:
         optimizer = model.configure_optimizers()
-        model.network.train()
         for phase in schedule.phases:
             model.network.freeze(schedule, phase.start)
             with trainer.precision_plugin.train_step_context():
@@ -115,9 +118,6 @@ def _try_step(trainer: Trainer, pl_module: LightningModule, data: ImageData, ima
             loss.backward()
             optimizer.step()
     finally:
-        for parameter in model.network.parameters():
-            parameter.grad = None
-        model.network.load_state_dict(before)
-        model.network.train(training)
+        model.network = network
         if device.type == "cuda":
             torch.cuda.empty_cache()

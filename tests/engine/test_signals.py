@@ -43,7 +43,6 @@ def stopped(directory: Path, overrides: tuple[str, ...], moment: str, number: in
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.parametrize(("moment", "number"), list(product(MOMENTS, (signal.SIGTERM, signal.SIGINT))))
 def test_a_signal_saves_leaves_with_its_code_and_the_run_resumes_to_the_bit(
     tmp_path: Path, images: Path, moment: str, number: signal.Signals

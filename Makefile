@@ -50,7 +50,7 @@ test-fast: $(STAMP)  ## unit and contract tests (under 90 seconds)
 test-slow: $(STAMP)  ## the long proofs (under 30 minutes)
 	$(PYTEST) -m "slow and not long"
 
-test-long: $(STAMP)  ## the longest: every step, every signal, ResNet-50, twenty trials, a local Ray
+test-long: $(STAMP)  ## the longest: twenty trials of a search, three seeds mixed, a local Ray
 	$(PYTEST) -m long
 
 # -- code -------------------------------------------------------------------------------------------------------------

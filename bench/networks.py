@@ -134,7 +134,7 @@ def fit(directory: Path, pace: Pace, *overrides: str) -> None:
     from hydra.core.global_hydra import GlobalHydra
 
     from bench.whole_commands import COMMON
-    from finetune import training
+    from finetune import assembling, training
     from finetune.config import CONF_DIR
     from finetune.run_directory import RunDirectory
 
@@ -143,11 +143,11 @@ def fit(directory: Path, pace: Pace, *overrides: str) -> None:
     with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cfg = hydra.compose("train", overrides=given)
     directory.mkdir(parents=True, exist_ok=True)
-    build = training.make_callbacks
+    build = assembling.make_callbacks
     watched = lambda *arguments: ((found := build(*arguments))[0] + [pace.callback()], found[1])  # noqa: E731
-    training.make_callbacks = watched
+    assembling.make_callbacks = watched
     try:
         lightning.seed_everything(0, verbose=False)
         training.train(cfg, RunDirectory(directory), {"freeze": "bench", "head": "linear"})
     finally:
-        training.make_callbacks = build
+        assembling.make_callbacks = build

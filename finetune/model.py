@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torchmetrics import MeanMetric, Metric
 
 from finetune.cache.features import FeatureReuse
@@ -80,6 +80,7 @@ class ImageClassifier(lightning.LightningModule):
         self.seed = seed
         self.anchor = _anchor(network) if schedule.l2_sp else {}
         self.reuse: FeatureReuse | None = None
+        self.part_weight: Callable[[int], float] | None = None  # what a batch counts in its step, by its number
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """uint8 images B C H W of the network's size to logits B K."""
@@ -116,7 +117,9 @@ class ImageClassifier(lightning.LightningModule):
         """Set the step's learning rates and the seed of its noise; both are functions of (epoch, batch)."""
         epochs, batches = self.trainer.max_epochs, self.trainer.num_training_batches
         assert epochs is not None
-        progress = self.current_epoch + (batch_idx + 0.5) / batches
+        first = batch_idx - batch_idx % self.trainer.accumulate_grad_batches
+        middle = first + min(self.trainer.accumulate_grad_batches, batches - first) / 2
+        progress = self.current_epoch + middle / batches  # the middle of the step, so batches of one step share a rate
         factor = self.scheduler(progress, epochs) * self.schedule.lr_factor(progress)
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
@@ -125,9 +128,18 @@ class ImageClassifier(lightning.LightningModule):
         torch.manual_seed(derive_seed(self.seed, "noise", self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Loss of one batch; None (no step) when not one of its images could be read."""
+        """Loss of one batch; when not one of its images could be read, None (no step), or 0 beside other processes."""
         if len(batch.indices) == 0:
-            return None
+            return None if self.trainer.world_size == 1 else self._nothing()
+        loss = self.batch_loss(batch)
+        finite = torch.isfinite(loss.detach())  # a step that is not finite ends the run, or is left out of the mean too
+        self.train_loss.update(torch.where(finite, loss.detach(), 0.0), finite * len(batch.indices))
+        if self.part_weight is not None:
+            loss = loss * self.part_weight(batch_idx)
+        return loss + self._pull() if self.anchor else loss
+
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """Mean loss over a batch, mixed where the run mixes; without the pull, and counted nowhere."""
         targets = batch.targets
         if self.mix is not None and not batch.is_features:
             images_BCHW, targets = self.mix(self._normalize(batch.inputs), targets)
@@ -135,9 +147,7 @@ class ImageClassifier(lightning.LightningModule):
         else:
             logits_BK = self._logits(batch)
         loss: Tensor = self.loss(logits_BK.float(), targets)
-        finite = torch.isfinite(loss.detach())  # a step that is not finite ends the run, or is left out of the mean too
-        self.train_loss.update(torch.where(finite, loss.detach(), 0.0), finite * len(batch.indices))
-        return loss + self._pull() if self.anchor else loss
+        return loss
 
     def configure_gradient_clipping(
         self,
@@ -151,12 +161,13 @@ class ImageClassifier(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the metrics of one batch; entries that only even out processes are left out."""
+        if len(batch.indices) == 0:
+            return
         real = batch.indices >= 0
         logits_BK = self._logits(batch).float()[real]
         targets = batch.targets[real]
-        if len(targets):
-            self.val_loss.update(self.loss(logits_BK, targets), len(targets))
-            self.val_metrics.update(logits_BK, targets)
+        self.val_loss.update(self.loss(logits_BK, targets) if len(targets) else 0.0, len(targets))
+        self.val_metrics.update(logits_BK, targets)
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's metrics under ``val/``, and its mean training loss, every image counted once.
@@ -170,17 +181,22 @@ class ImageClassifier(lightning.LightningModule):
         self.val_metrics.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what describes the model, and the running mean of the training loss."""
+        """Add what describes the model, and the running mean of the training loss: each process's own (sum, weight)."""
         checkpoint["finetune"] = self.card
-        checkpoint["train_loss"] = {"value": self.train_loss.mean_value.cpu(), "weight": self.train_loss.weight.cpu()}
+        own = torch.stack([self.train_loss.mean_value, self.train_loss.weight])
+        checkpoint["train_loss"] = _of_every_process(own).cpu()
         if self.anchor:
             checkpoint["anchor"] = {name: value.cpu() for name, value in self.anchor.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The inverse of ``on_save_checkpoint``."""
+        """The inverse of ``on_save_checkpoint``; another number of processes than before shares the mean out anew."""
         self.card = checkpoint["finetune"]
-        self.train_loss.mean_value.copy_(checkpoint["train_loss"]["value"])
-        self.train_loss.weight.copy_(checkpoint["train_loss"]["weight"])
+        found = checkpoint["train_loss"]
+        if len(found) != self.trainer.world_size:
+            found = (found.sum(0) / self.trainer.world_size).expand(self.trainer.world_size, 2)
+        own = found[self.trainer.global_rank]
+        self.train_loss.mean_value.copy_(own[0])
+        self.train_loss.weight.copy_(own[1])
         self.train_loss._update_count = 1
         if self.anchor:
             self.anchor = checkpoint["anchor"]
@@ -200,6 +216,20 @@ class ImageClassifier(lightning.LightningModule):
         ]
         zero = torch.zeros((), device=self.device)
         return 0.5 * self.schedule.l2_sp * torch.stack(terms).sum() if terms else zero
+
+    def _nothing(self) -> Tensor:
+        """A loss of 0 that every trained parameter takes part in, as the other processes wait for its gradient."""
+        self.train_loss.update(0.0, 0)
+        return torch.stack([0.0 * parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum()
+
+
+def _of_every_process(own: Tensor) -> Tensor:
+    """``own`` of each process, stacked by rank; of this one alone where there are no others."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return own[None]
+    found = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(found, own)
+    return torch.stack(found)
 
 
 def _format(activations: Tensor) -> torch.memory_format:

@@ -75,6 +75,8 @@ def _data_problems(verb: str, node: DictConfig) -> Iterator[FinetuneError]:
     from finetune.data import folder
 
     yield from _option_problems(node)
+    if verb == "evaluate" and node.get("batch_size") == "auto":
+        yield ConfigError("data.batch_size=auto is found by training; here a number is expected, data.batch_size=32")
     path = node.get("path") if not OmegaConf.is_missing(node, "path") else None
     if not isinstance(path, str):
         return

@@ -3,70 +3,26 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import sys
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-import lightning
-import torch
-from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from finetune import build, describe, finish, memory
-from finetune.cache.features import FeatureCache, FeatureReuse
-from finetune.callback.bad_files import BadFiles
-from finetune.callback.checkpointing import Checkpointing, SealedCheckpointIO
-from finetune.callback.ema import EMA
-from finetune.callback.finite import FiniteNumbers
-from finetune.callback.interruption import Interruption
-from finetune.callback.progress import progress
-from finetune.callback.tracking import Tracking
-from finetune.checkpoint import describe as describe_model
+from finetune import build, finish
+from finetune.assembling import Parts, assemble, precision_of
+from finetune.callback import memory
 from finetune.checkpoint import newest_whole, read_payload, sweep_litter, write_checkpoint
-from finetune.data.examine import examine
-from finetune.data.module import ImageData
-from finetune.data.options import LoaderOptions
-from finetune.data.table import Table
-from finetune.epoch_metrics import epoch_metrics
-from finetune.errors import CheckpointError, DataError, Interrupted, TrainingError, combine
-from finetune.hardware import fast_precision
-from finetune.model import ImageClassifier
-from finetune.network import Network
+from finetune.errors import CheckpointError, Interrupted
 from finetune.processes import is_first
-from finetune.redact import redact, secret_values
-from finetune.run_directory import RunDirectory, versions, write_json
-from finetune.solved_head import is_convex, solve_head
-from finetune.surroundings import monitor_problems
-from finetune.transform.mix import Mix
-from finetune.transform.none import NoAugmentation
+from finetune.run_directory import RunDirectory
+from finetune.solved_head import solve_head
 
 log = logging.getLogger(__name__)
 Result = dict[str, Any]
-_EXPECTED_WARNINGS = (
-    ".*dataloader is not resumable.*",  # it is: the loader asks the trainer where it stands instead of keeping a state
-    ".*does not have many workers.*",
-    ".*sync_dist=True.*",  # torchmetrics has summed over the processes
-    ".*in eval mode at the start of training.*",  # frozen stages are
-    ".*smaller than the logging interval.*",  # only epoch figures are logged
-    ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 with torch 2.15
-)
-
-
-class Parts(NamedTuple):
-    """What a run is made of, once everything is built."""
-
-    table: Table
-    model: ImageClassifier
-    data: ImageData
-    trainer: lightning.Trainer
-    interruption: Interruption
 
 
 def train(cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str]) -> Result:
@@ -136,158 +92,7 @@ def fit(parts: Parts, resume_from: Path | None) -> None:
     except (RuntimeError, MemoryError) as error:
         if not memory.is_out_of_memory(error):
             raise
-        options = parts.data.options
-        raise memory.explain(error, options.batch_size, options.image_size) from error
-
-
-def assemble(
-    cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str], loggers: list[Logger], resume_from: Path | None
-) -> Parts:
-    """Build everything, and say what was found and what will be trained. ``loggers`` is filled in place."""
-    config: dict[str, Any] = redact(OmegaConf.to_container(cfg, resolve=True), secret_values(os.environ))
-    if is_first():
-        run.config.write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
-    lightning.seed_everything(cfg.seed, verbose=False)
-
-    table, options = load_data(cfg, run, resume_from)
-    for problem in monitor_problems(cfg.monitor, multilabel=table.task == "multilabel", num_classes=len(table.classes)):
-        raise problem
-
-    backbone = build.backbone(cfg.backbone, cfg.data.image_size)
-    network = build.network(backbone, cfg.head, len(table.classes))
-    freeze_name, freeze = build.resolve_freeze(cfg.freeze, pretrained=bool(backbone.weights))
-    loss = build.part(build.resolve_loss(cfg.loss, table.task), torch.from_numpy(table.counts("train")))
-    solve = freeze.solve_head and cfg.trainer.max_epochs > 0 and is_convex(network.head, loss)
-    schedule = build.schedule(freeze, network, cfg.trainer.max_epochs, solve_head=solve)
-    _say(describe.network_lines(network, cfg.backbone.name, backbone.weights, choices["head"]))
-    _say(describe.schedule_lines(network, schedule, f"auto: {freeze_name}" if freeze_name else choices["freeze"]))
-
-    transform = build.part(cfg.transform, backbone.preprocessing)
-    card = describe_model(
-        task=table.task,
-        classes=table.classes,
-        preprocessing=backbone.preprocessing,
-        config=config,
-        backbone={"name": cfg.backbone.name, "weights": backbone.weights},
-        versions=versions(),
-    )
-    model = ImageClassifier(
-        network,
-        schedule,
-        build.part(cfg.optimizer),
-        build.part(cfg.scheduler),
-        loss,
-        _mix(transform, len(table.classes)),
-        backbone.preprocessing,
-        epoch_metrics(table.task, len(table.classes)),
-        card,
-        cfg.seed,
-    )
-    data = ImageData(table, backbone.preprocessing, transform, options, cfg.seed)
-    model.reuse = data.reuse = feature_reuse(cfg, model, data)
-    check_disk(run, network)
-    loggers.extend(build.part(node, run.root, config) for node in cfg.logger.values() if is_first())
-    callbacks, interruption = make_callbacks(cfg, run, table, options.max_bad_fraction)
-    trainer = make_trainer(cfg, run, callbacks, loggers)
-    return Parts(table, model, data, trainer, interruption)
-
-
-def load_data(cfg: DictConfig, run: RunDirectory, resume_from: Path | None) -> tuple[Table, LoaderOptions]:
-    """The examined table of this run, and the loader's options; a resumed run has the images it began with.
-
-    Raises:
-        DataError: the data set cannot be trained on; every finding is listed.
-    """
-    node = cfg.data.copy()
-    if resume_from is not None and run.split.exists():
-        node.split_file = str(run.split)
-    source = build.part(node, cfg.seed)
-    found = examine(source.load(), progress=sys.stderr.isatty())
-    if is_first():
-        write_json(run.data_report, found.to_dict())
-    if found.problems:
-        raise combine([DataError(problem) for problem in found.problems])
-    table = found.clean()
-    if len(table.rows("val")) == 0:
-        raise DataError(
-            f"data.path={cfg.data.path} leaves no image for validation (data.val_fraction={cfg.data.val_fraction}); "
-            "give a larger fraction, or add a val/ folder"
-        )
-    if is_first():
-        table.write_csv(run.split)
-    _say(describe.data_lines(table))
-    for warning in found.warnings:
-        log.warning("data      %s", warning)
-    return table, source.options
-
-
-def feature_reuse(cfg: DictConfig, model: ImageClassifier, data: ImageData) -> FeatureReuse | None:
-    """The stored activations of this run's frozen phases, or None with ``cache=none``."""
-    cache = build.part(cfg.cache)
-    if not isinstance(cache, FeatureCache):
-        return None
-    plain = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in ("backbone", "transform")}
-    return FeatureReuse(
-        cache,
-        model.network,
-        model.schedule,
-        data.preprocessing,
-        data.image_source(),
-        {**plain, "seed": cfg.seed},
-        torch.bfloat16 if precision_of(cfg).startswith("bf16") else torch.float32,
-        augments=not isinstance(data.transform, NoAugmentation),
-    )
-
-
-def precision_of(cfg: DictConfig) -> str:
-    """The precision as given, or what ``auto`` means on this machine."""
-    return fast_precision(cfg.trainer.accelerator) if cfg.trainer.precision == "auto" else str(cfg.trainer.precision)
-
-
-def make_callbacks(
-    cfg: DictConfig, run: RunDirectory, table: Table, max_bad_fraction: float
-) -> tuple[list[Callback], Interruption]:
-    """The user's callbacks and ours, in the order in which they must act at the end of a step."""
-    mode: Literal["min", "max"] = "min" if cfg.monitor.endswith(("loss", "ece")) else "max"
-    chosen: list[Callback] = []
-    for node in cfg.callback.values():
-        takes_monitor = str(node._target_).endswith("EarlyStopping")
-        chosen.append(build.part(node, cfg.monitor, mode) if takes_monitor else build.part(node))
-    average = next((callback for callback in chosen if isinstance(callback, EMA)), None)
-    checkpointing = Checkpointing(
-        run, cfg.monitor, mode, cfg.checkpoint_every_n_steps, cfg.checkpoint_min_interval_s, average
-    )
-    interruption = Interruption(checkpointing)
-    finite = FiniteNumbers(table, cfg.max_skipped_steps)
-    tracking = Tracking(every_n_steps=cfg.log_every_n_steps)
-    bad_files = BadFiles(table, max_bad_fraction)
-    return [bad_files, finite, *chosen, tracking, *progress(cfg.monitor), checkpointing, interruption], interruption
-
-
-def make_trainer(
-    cfg: DictConfig, run: RunDirectory, callbacks: list[Callback], loggers: list[Logger]
-) -> lightning.Trainer:
-    """Lightning's Trainer, with what must not be configured set here."""
-    for message in _EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    node = cfg.trainer.copy()
-    node.precision = precision_of(cfg)
-    trainer = build.part(
-        node,
-        callbacks=callbacks,
-        logger=loggers,
-        plugins=[SealedCheckpointIO()],
-        default_root_dir=str(run.root),
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        num_sanity_val_steps=0,
-        log_every_n_steps=1_000_000,  # epoch figures only
-        use_distributed_sampler=False,
-    )
-    assert isinstance(trainer, lightning.Trainer)
-    return trainer
+        raise memory.explain(error, parts.data.images_at_once, parts.data.options.image_size) from error
 
 
 def find_checkpoint(resume: str | None, run: RunDirectory) -> Path | None:
@@ -317,29 +122,3 @@ def find_checkpoint(resume: str | None, run: RunDirectory) -> Path | None:
             shutil.copyfile(beside, other)
     log.info("resume    from %s", path)
     return path
-
-
-def check_disk(run: RunDirectory, network: Network) -> None:
-    """Raise ``TrainingError`` at the start when the checkpoints cannot fit on the disk.
-
-    Three files of weights, gradient moments and perhaps an average: ten times the weights is a bound that AdamW with
-    EMA stays under.
-    """
-    needed = 10 * sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-    free = shutil.disk_usage(run.root).free
-    if free < needed:
-        raise TrainingError(
-            f"{run.root} has {free / 2**20:.0f} MiB free and the checkpoints of this network need up to "
-            f"{needed / 2**20:.0f} MiB; free some space, or place the run elsewhere with hydra.run.dir=DIR"
-        )
-
-
-def _mix(transform: Any, num_classes: int) -> Mix | None:
-    if transform.mixup_alpha == 0 and transform.cutmix_alpha == 0:
-        return None
-    return Mix(num_classes, mixup_alpha=transform.mixup_alpha, cutmix_alpha=transform.cutmix_alpha)
-
-
-def _say(lines: list[str]) -> None:
-    for line in lines:
-        log.info("%s", line)

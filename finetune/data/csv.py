@@ -52,7 +52,7 @@ class CsvData:
         multilabel: bool = False,
         label_separator: str = "|",
         image_size: int = 224,
-        batch_size: int = 32,
+        batch_size: int | Literal["auto"] = 32,
         num_workers: int | None = None,
         sampler: Literal["shuffle", "balanced"] = "shuffle",
         cache: Literal["none", "ram", "disk"] = "none",

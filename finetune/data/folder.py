@@ -71,7 +71,7 @@ class FolderData:
         path: str,
         class_from: Literal["top", "leaf"] = "top",
         image_size: int = 224,
-        batch_size: int = 32,
+        batch_size: int | Literal["auto"] = 32,
         num_workers: int | None = None,
         sampler: Literal["shuffle", "balanced"] = "shuffle",
         cache: Literal["none", "ram", "disk"] = "none",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -28,6 +29,8 @@ class ImageData(lightning.LightningDataModule):
     Raises:
         DataError: fewer training images than processes.
         ConfigError: a balanced sampler for multi-label data, where no image has one class.
+
+    ``parts`` may be set before the loaders are asked for: every batch is then cut into so many.
     """
 
     def __init__(
@@ -41,8 +44,21 @@ class ImageData(lightning.LightningDataModule):
         self.transform = transform
         self.options = options
         self.seed = seed
+        self.parts = 1
         self.reuse: FeatureReuse | None = None
         self.decoded = None if options.cache == "none" else DecodedCache(table, options.cache, options.cache_gb)
+
+    @property
+    def images_at_once(self) -> int:
+        """Images that pass the network together: a process's batch, or the largest part of one."""
+        return self.options.images_per_step if self.parts == 1 else math.ceil(self.largest_batch / self.parts)
+
+    @property
+    def largest_batch(self) -> int:
+        """Images in the largest training batch of this process."""
+        assert self.trainer is not None
+        share = len(self.table.rows("train")) // self.trainer.world_size
+        return math.ceil(share / math.ceil(share / self.options.images_per_step))
 
     def train_dataloader(self) -> KeyedLoader:
         """Every training image once an epoch (or balanced draws), from where the run stands."""
@@ -110,7 +126,7 @@ class ImageData(lightning.LightningDataModule):
             keys[rows] = np.ascontiguousarray(self._digests(rows)[:, :4]).view(np.uint32)[:, 0]
         transform = None if view == PLAIN else self.transform
         images = ImageRows(self.table, self.preprocessing, transform, self.seed, keys)
-        batches = KeyedBatches(rows, None, self.options.batch_size, self.seed, 0, 1, sampler="sequential")
+        batches = KeyedBatches(rows, None, self.images_at_once, self.seed, 0, 1, sampler="sequential")
         workers = workers_for(len(rows), self.options.num_workers)
         loader = KeyedLoader(images, batches, lambda: Position(max(view, 0), 0), lambda _: None, workers)
         for batch in loader:
@@ -135,4 +151,8 @@ class ImageData(lightning.LightningDataModule):
         """Batches of ``rows``: this process's share of them when they are ``shared`` out, else all."""
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None and shared else (0, 1)
-        return KeyedBatches(rows, targets_N, self.options.batch_size, self.seed, rank, world_size, sampler=sampler)
+        if sampler == "sequential":
+            size, parts = self.images_at_once, 1
+        else:
+            size, parts = self.options.images_per_step, self.parts
+        return KeyedBatches(rows, targets_N, size, self.seed, rank, world_size, sampler=sampler, parts=parts)

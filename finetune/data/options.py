@@ -12,6 +12,9 @@ from typing import Literal
 
 from finetune.errors import ConfigError
 
+BatchSize = int | Literal["auto"]
+AUTO = 32
+"""Images a step sees with ``data.batch_size=auto``."""
 SPLIT_BY = "image, folder, regex:PATTERN or (data=csv) column:NAME"
 
 
@@ -20,19 +23,24 @@ class LoaderOptions:
     """Keys of the loader: ``num_workers`` None means one process per core, ``max_bad_fraction`` stops a run."""
 
     image_size: int
-    batch_size: int
+    batch_size: BatchSize
     num_workers: int | None
     sampler: Literal["shuffle", "balanced"]
     cache: Literal["none", "ram", "disk"]
     cache_gb: float
     max_bad_fraction: float
 
+    @property
+    def images_per_step(self) -> int:
+        """Images of one process's batch; ``auto`` may cut it into parts that fit the memory."""
+        return AUTO if self.batch_size == "auto" else self.batch_size
+
     def problems(self) -> list[ConfigError]:
         """What is out of range."""
         found = []
         for key, least in (("image_size", 8), ("batch_size", 1), ("num_workers", 0)):
             value = getattr(self, key)
-            if value is not None and value < least:
+            if value not in (None, "auto") and value < least:
                 found.append(ConfigError(f"data.{key}={value} is too small; expected at least {least}"))
         if not 0 < self.cache_gb < float("inf"):
             found.append(ConfigError(f"data.cache_gb={self.cache_gb}; expected more than 0 gigabytes"))

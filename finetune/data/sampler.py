@@ -49,7 +49,11 @@ def evaluation_batches(rows: Rows, batch_size: int, rank: int, world_size: int) 
 
 
 class KeyedBatches:
-    """The batch sampler of a loader: yields lists of (epoch, row), from any batch of any epoch on."""
+    """The batch sampler of a loader: yields lists of (epoch, row), from any batch of any epoch on.
+
+    ``parts`` cuts every batch of training into so many, nearly equal, for a memory that does not hold it at once. A step over them
+    ends with a largest one, so that it never ends with an empty one.
+    """
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class KeyedBatches:
         world_size: int,
         *,
         sampler: Literal["shuffle", "balanced", "sequential"],
+        parts: int = 1,
     ) -> None:
         self.rows = rows
         self.targets_N = targets_N
@@ -69,13 +74,14 @@ class KeyedBatches:
         self.rank = rank
         self.world_size = world_size
         self.sampler = sampler
+        self.parts = parts
         self.epoch = 0
         self.first_batch = 0
 
     def __len__(self) -> int:
-        evens_out_upwards = self.sampler == "sequential"
-        share = math.ceil(len(self.rows) / self.world_size) if evens_out_upwards else len(self.rows) // self.world_size
-        return math.ceil(share / self.batch_size)
+        if self.sampler == "sequential":
+            return math.ceil(math.ceil(len(self.rows) / self.world_size) / self.batch_size)
+        return math.ceil(len(self.rows) // self.world_size / self.batch_size) * self.parts
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for batch in self.batches(self.epoch)[self.first_batch :]:
@@ -90,4 +96,16 @@ class KeyedBatches:
             order = balanced(self.rows, self.targets_N, self.seed, epoch)
         else:
             order = shuffled(self.rows, self.seed, epoch)
-        return train_batches(order, self.batch_size, self.rank, self.world_size)
+        whole = train_batches(order, self.batch_size, self.rank, self.world_size)
+        return [part for batch in whole for part in reversed(np.array_split(batch, self.parts))]
+
+    def weight(self, number: int) -> float:
+        """What the mean loss of training batch ``number`` of an epoch counts in its step; 1 where all parts are equal."""
+        share = len(self.rows) // self.world_size
+        whole = _size(share, math.ceil(share / self.batch_size), number // self.parts)
+        return _size(whole, self.parts, self.parts - 1 - number % self.parts) * self.parts / whole
+
+
+def _size(total: int, pieces: int, number: int) -> int:
+    """Entries of piece ``number`` when ``np.array_split`` cuts ``total`` into ``pieces``."""
+    return total // pieces + (number < total % pieces)

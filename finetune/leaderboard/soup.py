@@ -136,9 +136,10 @@ class _Validation:
 
         node = {**checkpoint.config["data"], "split_file": str(split_file), "fold": None, "folds": None}
         self._checkpoint = checkpoint
-        self._table = build.part(node, checkpoint.config["seed"]).load(checkpoint.classes)
+        source = build.part(node, checkpoint.config["seed"])
+        self._table = source.load(checkpoint.classes)
         self._rows = self._table.rows("val")
-        self._batch_size = int(node["batch_size"])
+        self._batch_size = source.options.images_per_step
 
     def __call__(self, state_dict: dict[str, Tensor]) -> dict[str, float]:
         from finetune.build import network_from_checkpoint

@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_trained_on_is_refused(path, message, here, imag
         ("trainer.max_epochs=-1", "trainer.max_epochs=-1: a whole number of at least 1 is expected"),
         ("trainer.max_epochs=2.5", "trainer.max_epochs=2.5: a whole number of at least 1 is expected"),
         ("seed=true", "seed=true: a whole number from 0 to 4294967295 is expected"),
-        ("data.batch_size=many", "data.batch_size=many: a whole number is expected"),
+        ("data.batch_size=many", "data.batch_size=many: a whole number or auto is expected"),
         ("data.batch_size=0", "data.batch_size=0 is too small; expected at least 1"),
         ("data.val_fraction=-0.1", "data.val_fraction=-0.1; expected 0 or more and below 1 (0.2 is a fifth)"),
         ("data.sampler=fair", "data.sampler=fair: one of shuffle, balanced is expected"),

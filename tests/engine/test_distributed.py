@@ -24,6 +24,8 @@ import pytest
 import torch
 
 from finetune.callback.interruption import Interruption
+from finetune.model import ImageClassifier
+from finetune.types import Batch
 from tests.conftest import write_image_folder
 from tests.engine.conftest import TINY, exit_code, forked, metrics, train
 
@@ -92,10 +94,7 @@ def assert_close(one: Path, other: Path) -> None:
         assert float(row["val/loss"]) == pytest.approx(float(same["val/loss"]), abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("schedule", ["gradual"])
-def test_two_processes_train_what_one_does_with_the_double_batch_through_every_thaw(
-    tmp_path: Path, even: Path, schedule: str
-) -> None:
+def assert_two_train_what_one_does(tmp_path: Path, even: Path, schedule: str) -> None:
     overrides = (f"data.path={even}", f"freeze={schedule}", *EXACT)
     processes = torchrun(tmp_path / "pair", *overrides, "data.batch_size=4")
     assert [exit_code(process, 300) for process in processes] == [0, 0], logs(tmp_path / "pair")
@@ -106,12 +105,16 @@ def test_two_processes_train_what_one_does_with_the_double_batch_through_every_t
     assert result[0]["val"]["accuracy"] == result[1]["val"]["accuracy"], "17 images, each counted once"
 
 
+def test_two_processes_train_what_one_does_with_the_double_batch_through_every_thaw(tmp_path: Path, even: Path) -> None:
+    assert_two_train_what_one_does(tmp_path, even, "gradual")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["none", "head_only", "lp_ft", "surgical", "norm_only"])
 def test_every_other_schedule_trains_in_two_processes_what_it_trains_in_one(
     tmp_path: Path, even: Path, schedule: str
 ) -> None:
-    test_two_processes_train_what_one_does_with_the_double_batch_through_every_thaw(tmp_path, even, schedule)
+    assert_two_train_what_one_does(tmp_path, even, schedule)
 
 
 def test_a_signal_to_one_process_stops_both_after_the_same_step_and_they_resume(tmp_path: Path, even: Path) -> None:
@@ -134,12 +137,69 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step_and_they_resume(
     assert [exit_code(process, 300) for process in processes] == [0, 0], logs(tmp_path / "pair")
     for name, value in weights(tmp_path / "whole").items():
         assert torch.equal(value, weights(tmp_path / "pair")[name]), name
-    # of the interrupted epoch's mean loss only the first process's part is stored; everything else is equal
-    without_loss = [
-        [{key: value for key, value in row.items() if key != "train/loss"} for row in metrics(tmp_path / name)]
-        for name in ("whole", "pair")
-    ]
-    assert without_loss[0] == without_loss[1]
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "pair"), "the interrupted epoch's mean loss too"
+
+
+def test_fewer_images_than_the_processes_could_take_train_and_validate(tmp_path: Path) -> None:
+    """3 training images for two batches of 4, so one sits out; 1 for validation, so one process has padding alone."""
+    few = write_image_folder(tmp_path / "few", classes=("train/a", "train/b"), n=2, size=(40, 40))
+    (few / "train" / "b" / "001.png").unlink()
+    write_image_folder(few, classes=("val/a",), n=1, size=(40, 40), seed=1)
+    overrides = (f"data.path={few}", "freeze=lp_ft", *EXACT, "monitor=val/loss")
+    processes = torchrun(tmp_path / "pair", *overrides)
+    assert [exit_code(process, 300) for process in processes] == [0, 0], logs(tmp_path / "pair")
+    found = metrics(tmp_path / "pair")
+    assert len(found) == 4
+    assert all(float(row["val/accuracy"]) in (0.0, 1.0) for row in found), "one image"
+
+
+def test_a_batch_of_which_one_process_can_read_nothing_holds_up_no_other(tmp_path: Path) -> None:
+    """Batches of one image each; one breaks after the first epoch, and its process has nothing to give to its step."""
+    images = write_image_folder(tmp_path / "images", classes=("train/a", "train/b"), n=4, size=(40, 40))
+    write_image_folder(images, classes=("val/a", "val/b"), n=2, size=(40, 40), seed=1)
+
+    def before(rank: int) -> None:
+        nothing = ImageClassifier._nothing
+
+        def seen(self: ImageClassifier) -> torch.Tensor:
+            (tmp_path / f"epoch {self.current_epoch}").touch()
+            return nothing(self)
+
+        def on_train_epoch_start(self: object, trainer: Any, module: object) -> None:
+            if trainer.current_epoch == 1:
+                table = trainer.datamodule.table
+                for split in ("train", "val"):
+                    table.path(int(table.rows(split)[0])).write_bytes(b"no more")
+
+        ImageClassifier._nothing = seen  # type: ignore[method-assign]
+        Interruption.on_train_epoch_start = on_train_epoch_start  # type: ignore[method-assign]
+
+    overrides = (f"data.path={images}", "freeze=lp_ft", *EXACT, "data.batch_size=1", "data.max_bad_fraction=0.5")
+    processes = torchrun(tmp_path / "pair", *overrides, before=before)
+    assert [exit_code(process, 300) for process in processes] == [0, 0], logs(tmp_path / "pair")
+    assert sorted(path.name for path in tmp_path.glob("epoch *")) == ["epoch 1", "epoch 2", "epoch 3"]
+    assert torch.load(tmp_path / "pair" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4 * 4
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / "pair").values())
+
+
+@pytest.mark.slow
+def test_what_fits_in_the_smaller_process_decides_for_both(tmp_path: Path, even: Path) -> None:
+    def before(rank: int) -> None:
+        batch_loss = ImageClassifier.batch_loss
+
+        def limited(self: ImageClassifier, batch: Batch) -> torch.Tensor:
+            if len(batch.indices) > (4 if rank == 1 else 100):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return batch_loss(self, batch)
+
+        ImageClassifier.batch_loss = limited  # type: ignore[method-assign]
+
+    overrides = (f"data.path={even}", "freeze=lp_ft", *EXACT)
+    processes = torchrun(tmp_path / "pair", *overrides, "data.batch_size=auto", before=before)
+    assert [exit_code(process, 300) for process in processes] == [0, 0], logs(tmp_path / "pair")
+    assert json.loads((tmp_path / "pair" / "result.json").read_text())["batch_size"] == {"step": 32, "at_once": 4}
+    train(tmp_path / "one", *overrides, "data.batch_size=32")
+    assert_close(tmp_path / "one", tmp_path / "pair")
 
 
 @pytest.mark.parametrize("killed", [0, 1])

@@ -70,7 +70,6 @@ def test_every_schedule_under_every_scheduler_resumes_exactly(
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_every_single_step_of_a_run_is_a_point_where_it_can_stop(tmp_path: Path, images: Path) -> None:
     overrides = (f"data.path={images}", "freeze=gradual", "scheduler=one_cycle", "freeze.l2_sp=0.01", *RANDOM)
     train(tmp_path / "whole", *overrides)
@@ -82,7 +81,6 @@ def test_every_single_step_of_a_run_is_a_point_where_it_can_stop(tmp_path: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_a_resnet50_resumes_exactly(tmp_path: Path, images: Path) -> None:
     overrides = (
         f"data.path={images}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,13 @@ def trunk(repeats: int) -> Iterator[Row]:
     yield Row("frozen trunk, bfloat16 / plain eval module", half / base, bar, f"{half:.1f} / {base:.1f} images/s")
 
 
-def full(images: Path, work: Path, repeats: int) -> Iterator[Row]:
+def full(images: Path, work: Path) -> Iterator[Row]:
     """``train`` with augmentation against the bare loop on synthetic images, in turn, within one process."""
     loop = FullLoop(BATCH, 2)
     loop.step()
-    pace = Pace(lambda: seconds(loop.step), repeats)
-    fit(work / "full", pace, f"data.path={images}", "freeze=none", "trainer.max_epochs=1")
+    pace = Pace(lambda: seconds(loop.step))
+    few = ("data.val_fraction=0.05", "cache=none")
+    fit(work / "full", pace, f"data.path={images}", "freeze=none", "trainer.max_epochs=1", *few)
     bare = statistics.median(pace.bare_s)
     ours = statistics.median(pace.step_s)
     note = (
@@ -79,7 +80,7 @@ def boundary(images: Path, work: Path) -> Iterator[Row]:
     phases = "freeze.phases=[{train:[head],epochs:1},{train:[head,layer4],batch_norm:frozen}]"
     epochs = {}
     for name, cache in (("stored", "features"), ("live", "none")):
-        pace = Pace(lambda: 0.0, 1)
+        pace = Pace(lambda: 0.0)
         fit(
             work / name,
             pace,
@@ -96,9 +97,8 @@ def boundary(images: Path, work: Path) -> Iterator[Row]:
 class Pace:
     """A callback's eyes on a fit: seconds between the ends of steps, and of whole epochs; runs ``other`` in between."""
 
-    def __init__(self, other: Any, repeats: int) -> None:
+    def __init__(self, other: Callable[[], float]) -> None:
         self.other = other
-        self.limit = repeats
         self.step_s: list[float] = []
         self.bare_s: list[float] = []
         self.epoch_s: list[float] = []

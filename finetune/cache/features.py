@@ -119,6 +119,7 @@ class FeatureReuse:
         self._rests: dict[int, nn.Module] = {}
         self._features: dict[tuple[str, bytes], Features] = {}
         self._first_weights = self._backbone_digest()
+        self._versions = _versions()
         self._refused = False
 
     def boundary(self, epoch: int) -> Boundary | None:
@@ -171,7 +172,7 @@ class FeatureReuse:
             view=PLAIN if view == PLAIN else [view, self.identity["transform"], self.identity["seed"]],
             backbone=self.identity["backbone"],
             dtype=str(dtype),
-            versions=_versions(),
+            versions=self._versions,
             device=next(self.network.parameters()).device.type,
         )
 

@@ -1,8 +1,8 @@
 """Speed as ratios, each measured within one run, its sides in turn: a table on the screen and ``bench.json``.
 
     python -m bench                      # everything, within ten minutes on two cores
-    python -m bench --rows loading start # some of it
-    python -m bench --images 715         # with a larger data set
+    python -m bench data start           # some of it: {start,data,loading,trunk,probe,sweep,boundary,full}
+    python -m bench probe --images 1500  # with a larger data set
 
 ResNet-50 at 224 px without pretrained weights (timing does not see them) on photographs that ``photographs.py`` makes.
 A ratio compares two things that ran minutes apart at most, on the same files, so it can be repeated on any machine.
@@ -11,6 +11,7 @@ A ratio compares two things that ran minutes apart at most, on the same files, s
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import platform
 import sys
@@ -20,22 +21,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench import measure, table
+from bench.measure import REPOSITORY
 from bench.table import Row
 
 
 def main() -> None:
     """Measure, print as it goes, write."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rows", nargs="*", choices=sorted(groups(Path(), 0, 0)), help="only these groups of rows")
-    parser.add_argument("--images", type=int, default=360, help="photographs of the data set (default 360)")
+    known = list(groups(Path(), 0, 0))
+    parser.add_argument("rows", nargs="*", metavar="ROWS", help=f"only these groups of rows: {', '.join(known)}")
+    parser.add_argument("--images", type=int, default=715, help="photographs of the probe's data set (default 715)")
     parser.add_argument("--repeats", type=int, default=2, help="rounds of the rows that compare whole commands")
     parser.add_argument(
         "--clock", choices=("wall", "processor"), default="wall", help="processor: others work here too"
     )
     parser.add_argument("--output", type=Path, default=Path("bench.json"))
     chosen = parser.parse_args()
+    if unknown := sorted(set(chosen.rows) - set(known)):
+        parser.error(f"unknown rows: {', '.join(unknown)}; there are {', '.join(known)}")
     os.environ |= {"WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1"}
     os.environ.pop("OMP_NUM_THREADS", None)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    compileall.compile_dir(REPOSITORY / "finetune", quiet=1)  # as after the first command on any machine
     if chosen.clock == "processor":
         measure.use_processor_clock()
     started = time.monotonic()
@@ -59,22 +66,26 @@ def main() -> None:
 
 def groups(work: Path, count: int, repeats: int) -> dict[str, Callable[[], Iterator[Row]]]:
     """Rows by what they are about, in the order in which they run."""
-    from bench import loading, networks, photographs, whole_commands
+    from bench import data, loading, networks, photographs, whole_commands
 
     def small() -> Path:
         return photographs.write(work / "small", count, photographs.SMALL)
+
+    def few() -> Path:
+        return photographs.write(work / "few", 192, photographs.SMALL)
 
     def large() -> Path:
         return photographs.write(work / "large", 12, photographs.LARGE)
 
     return {
-        "start": lambda: whole_commands.start(3),
-        "probe": lambda: whole_commands.probe(small(), work, repeats),
-        "sweep": lambda: whole_commands.sweep(small(), work),
+        "start": lambda: whole_commands.start(5),
+        "data": lambda: data.data(work, max(3, repeats)),
+        "loading": lambda: loading.loaders(large(), few(), 3),
         "trunk": lambda: networks.trunk(5),
-        "boundary": lambda: networks.boundary(small(), work),
-        "full": lambda: networks.full(small(), work, 8),
-        "loading": lambda: loading.loaders(large(), small(), 3),
+        "probe": lambda: whole_commands.probe(small(), work, repeats),
+        "sweep": lambda: whole_commands.sweep(few(), work),
+        "boundary": lambda: networks.boundary(few(), work),
+        "full": lambda: networks.full(few(), work),
     }
 
 

@@ -100,8 +100,8 @@ class FullLoop:
         self.optimizer.step()
 
 
-def lightning_epoch_s(folder: Path) -> float:
-    """One epoch (training and validation) of the probe as a plain Lightning loop does it: seconds per image."""
+def lightning_s_per_image(folder: Path, batches: int = 4) -> float:
+    """The probe as a plain Lightning loop trains it, a few batches of one epoch: seconds per image."""
     import lightning
     import torch
     from torchvision import datasets
@@ -125,10 +125,22 @@ def lightning_epoch_s(folder: Path) -> float:
     loader = torch.utils.data.DataLoader(images, batch_size=BATCH, shuffle=True)
     trainer = lightning.Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
+        enable_model_summary=False, limit_train_batches=batches,
     )  # fmt: skip
     model = Probe()
-    return seconds(lambda: trainer.fit(model, loader)) / len(images)
+    return seconds(lambda: trainer.fit(model, loader)) / (batches * BATCH)
+
+
+def augment_with_albumentations(files: list[Path]) -> None:
+    """Decode with Pillow, crop at random and mirror with albumentations, as many training scripts do."""
+    import albumentations
+    import numpy as np
+    from PIL import Image
+
+    steps = [albumentations.RandomResizedCrop(size=(224, 224), scale=(0.35, 1.0)), albumentations.HorizontalFlip()]
+    transform = albumentations.Compose(steps)
+    for file in files:
+        assert transform(image=np.asarray(Image.open(file).convert("RGB")))["image"].shape == (224, 224, 3)
 
 
 def read_with_torchvision(files: list[Path]) -> None:

@@ -132,18 +132,16 @@ def choose_weights(
 def score(model: ImageClassifier, data: ImageData, split: str, precision: str) -> Predictions | None:
     """Plain scores of a split's readable images in ``precision``; None where there are no images.
 
-    Stored features stand in for the images where they have that precision.
+    A backbone that was never trained has its features stored in float32: they stand in for the images.
     """
     rows = data.table.rows(split)
     if len(rows) == 0:
         return None
     model.eval()
     device = next(model.network.parameters()).device
-    halved = precision.startswith("bf16")
-    stored = model.reuse is not None and model.reuse.dtype == (torch.bfloat16 if halved else torch.float32)
-    features = model.reuse.pooled(rows) if stored and model.reuse is not None else None
+    features = model.reuse.pooled(rows) if model.reuse is not None else None
     loader = data.evaluation_loader(rows, features)
-    half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=halved)
+    half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision.startswith("bf16"))
     logits: list[torch.Tensor] = []
     scored: list[torch.Tensor] = []
     with torch.inference_mode():

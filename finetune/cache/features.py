@@ -7,6 +7,8 @@ frozen a probe then costs one pass over the images and milliseconds an epoch.
 
 What is stored is float32, or bfloat16 in runs that train in bfloat16 (8 bits of mantissa; features differ from float32
 ones as those of a live forward pass under autocast do). The head is then trained on exactly these features in float32.
+Pooled features of images that are not trained on are float32 in any run: they make the figures of a probe, and a network
+is used in float32. That costs those images half as much again as bfloat16 would, once.
 While the backbone is wholly frozen the plain view of each image is used (``views: 0``), as linear probes do; phases
 that train part of the backbone keep their augmentation, so they are stored only with ``views: K`` or without
 augmentation, and computed live otherwise.
@@ -37,7 +39,7 @@ from finetune.cache.store import (
     key_of,
     weights_digest,
 )
-from finetune.cache.trunk import Trunk, difference, rest_of
+from finetune.cache.trunk import Trunk, difference, plain_features, rest_of
 from finetune.freeze.schedule import FreezeSchedule, Phase
 from finetune.preprocessing import Preprocessing
 
@@ -113,10 +115,11 @@ class FeatureReuse:
         self.dtype = dtype
         self.augments = augments
         self._boundaries: dict[Phase, Boundary | None] = {}
-        self._trunks: dict[Boundary, Trunk | None] = {}
+        self._trunks: dict[Boundary, dict[torch.dtype, Trunk]] = {}
         self._rests: dict[int, nn.Module] = {}
         self._features: dict[tuple[str, bytes], Features] = {}
         self._first_weights = self._backbone_digest()
+        self._versions = _versions()
         self._refused = False
 
     def boundary(self, epoch: int) -> Boundary | None:
@@ -138,23 +141,28 @@ class FeatureReuse:
         if boundary is None:
             return None
         view = epoch % self.cache.views if training and self.cache.views else PLAIN
-        return self._activations(boundary, rows, view)
+        judged = not training and self._is_whole(boundary)
+        return self._activations(boundary, rows, view, torch.float32 if judged else self.dtype)
 
     def pooled(self, rows: Rows) -> Features | None:
-        """Pooled features of the plain view of ``rows`` while the backbone has the weights that the run began with.
+        """Float32 pooled features of the plain view of ``rows`` while the backbone has the weights the run began with.
 
         None once it was fine-tuned: nobody will ask for those features again.
         """
         weights = self._backbone_digest()
         if weights != self._first_weights:
             return None
-        return self._activations(Boundary(len(self.schedule.stages) - 1, "pooled", weights), rows, PLAIN)
+        return self._activations(Boundary(len(self.schedule.stages) - 1, "pooled", weights), rows, PLAIN, torch.float32)
+
+    def _is_whole(self, boundary: Boundary) -> bool:
+        """Whether all of the backbone is below."""
+        return boundary.below == len(self.schedule.stages) - 1
 
     def _backbone_digest(self) -> str:
         stages = self.schedule.stages
         return weights_digest(_tensors_below(self.network, stages, len(stages) - 1))
 
-    def key(self, boundary: Boundary, view: int) -> str:
+    def key(self, boundary: Boundary, view: int, dtype: torch.dtype) -> str:
         """Names everything that activations of ``view`` at ``boundary`` depend on besides the images themselves."""
         return key_of(
             format=1,
@@ -163,18 +171,18 @@ class FeatureReuse:
             preprocessing=self.preprocessing.to_dict(),
             view=PLAIN if view == PLAIN else [view, self.identity["transform"], self.identity["seed"]],
             backbone=self.identity["backbone"],
-            dtype=str(self.dtype),
-            versions=_versions(),
+            dtype=str(dtype),
+            versions=self._versions,
             device=next(self.network.parameters()).device.type,
         )
 
-    def _activations(self, boundary: Boundary, rows: Rows, view: int) -> Features | None:
-        key = self.key(boundary, view)
+    def _activations(self, boundary: Boundary, rows: Rows, view: int, dtype: torch.dtype) -> Features | None:
+        key = self.key(boundary, view, dtype)
         which = (key, rows.tobytes())
         if which not in self._features:
             digests = self.source.digests(rows)
             missing = not self.store.has(key, digests)
-            trunk = self._trunk(boundary, len(rows)) if missing else None
+            trunk = self._trunk(boundary, len(rows), dtype) if missing else None
             if missing and trunk is None:
                 return None
             self._features[which] = self._fetch(key, boundary, trunk, rows, digests, view)
@@ -182,7 +190,7 @@ class FeatureReuse:
 
     def _rest(self, boundary: Boundary) -> nn.Module | None:
         stages = self.schedule.stages
-        if boundary.below == len(stages) - 1:
+        if self._is_whole(boundary):
             return None
         if boundary.below not in self._rests:
             self._rests[boundary.below] = rest_of(self.network.get_submodule("backbone"), stages, boundary.below)
@@ -228,25 +236,30 @@ class FeatureReuse:
                 return None
         return Boundary(below, name, weights_digest(_tensors_below(self.network, stages, below)))
 
-    def _trunk(self, boundary: Boundary, num_images: int) -> Trunk | None:
+    def _trunk(self, boundary: Boundary, num_images: int, dtype: torch.dtype) -> Trunk | None:
         """The fast trunk of a boundary, checked against the plain network once; None says that the phase runs live."""
         if boundary not in self._trunks:
-            self._trunks[boundary] = self._checked_trunk(boundary, num_images)
-        return self._trunks[boundary]
+            self._trunks[boundary] = self._checked_trunks(boundary, num_images)
+        return self._trunks[boundary].get(dtype)
 
-    def _checked_trunk(self, boundary: Boundary, num_images: int) -> Trunk | None:
+    def _checked_trunks(self, boundary: Boundary, num_images: int) -> dict[torch.dtype, Trunk]:
+        """In float32 and, where the run stores that, in bfloat16; empty when the boundary is to be computed live."""
         backbone = self.network.get_submodule("backbone")
         trunk = Trunk(backbone, self.schedule.stages, boundary.below, self.preprocessing)
         rest = self._rest(boundary)
         images_BCHW = self.source.example().to(next(backbone.parameters()).device)
-        if difference(backbone, trunk, rest, images_BCHW) > _SAME:
+        expected_BD = plain_features(backbone, self.preprocessing, images_BCHW)
+        if difference(expected_BD, trunk, rest, images_BCHW) > _SAME:
             log.info("features  live: this network cannot be entered at the %s", boundary.name)
-            return None
-        lost = 0.0 if self.dtype == torch.float32 else difference(backbone, trunk.to(self.dtype), rest, images_BCHW)
-        if lost > _MOST_LOST:
-            log.info("features  live: %s would change them by %.0f%%", self.dtype, 100 * lost)
-            return None
-        gigabytes = trunk(images_BCHW[:1]).nbytes * num_images * max(1, self.cache.views) / 1e9
+            return {}
+        trunks = {torch.float32: trunk}
+        if self.dtype != torch.float32:
+            trunks[self.dtype] = trunk.in_dtype(self.dtype)
+            lost = difference(expected_BD, trunks[self.dtype], rest, images_BCHW)
+            if lost > _MOST_LOST:
+                log.info("features  live: %s would change them by %.0f%%", self.dtype, 100 * lost)
+                return {}
+        gigabytes = trunks[self.dtype](images_BCHW[:1]).nbytes * num_images * max(1, self.cache.views) / 1e9
         if gigabytes > self.cache.max_gb:
             log.info(
                 "features  live: the %s would take %.1f GB (cache.max_gb=%g)",
@@ -254,8 +267,8 @@ class FeatureReuse:
                 gigabytes,
                 self.cache.max_gb,
             )
-            return None
-        return trunk
+            return {}
+        return trunks
 
 
 def _versions() -> dict[str, str]:

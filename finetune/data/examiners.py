@@ -11,6 +11,7 @@ import contextlib
 import os
 import queue
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -21,11 +22,12 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.examiner import receive, send
+from finetune.data.examiner import FILE_PROCESSOR_S, receive, send
 from finetune.data.verdict import RECORD, examine_file, lost_file
 
 Put = Callable[[int, npt.NDArray[np.void], list[str]], None]
-FILE_TIMEOUT_S = 20.0
+FILE_WAIT_S = 60.0
+"""For a file that does not come at all (a network drive that is gone); one that is busy has ``FILE_PROCESSOR_S``."""
 _CHUNK = 16
 _FEW_FILES, _FEW_BYTES = 64, 16 << 20
 _STURDY = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
@@ -139,7 +141,7 @@ class _Examiner:
         except OSError:  # it has died since its last answer
             return 0, self._obituary(timed_out=False)
         for position, row in enumerate(rows):
-            answers, _, _ = select.select([self.outbox], [], [], FILE_TIMEOUT_S)
+            answers, _, _ = select.select([self.outbox], [], [], FILE_WAIT_S)
             if not answers:
                 self.process.kill()
             answer = receive(self.outbox)
@@ -162,8 +164,10 @@ class _Examiner:
 
     def _obituary(self, *, timed_out: bool) -> str:
         if timed_out:
-            return f"reading it takes more than {FILE_TIMEOUT_S:.0f} s"
+            return f"reading it takes more than {FILE_WAIT_S:.0f} s"
         started = time.monotonic()
         while self.process.poll() is None and time.monotonic() - started < 5:
             time.sleep(0.01)
+        if self.process.returncode == -getattr(signal, "SIGPROF", 0):
+            return f"reading it takes more than {FILE_PROCESSOR_S:.0f} s of processor time"
         return f"reading it crashes the decoder (exit code {self.process.returncode})"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from finetune.cache.features import PLAIN, FeatureReuse, ImageSource, digest_files
 from finetune.cache.store import Digests, Features
+from finetune.data.ahead import ahead
 from finetune.data.dataset import ImageRows, Transform
 from finetune.data.decoded import DecodedCache
 from finetune.data.loader import KeyedLoader, Position, workers_for
@@ -129,7 +130,7 @@ class ImageData(lightning.LightningDataModule):
         batches = KeyedBatches(rows, None, self.images_at_once, self.seed, 0, 1, sampler="sequential")
         workers = workers_for(len(rows), self.options.num_workers)
         loader = KeyedLoader(images, batches, lambda: Position(max(view, 0), 0), lambda _: None, workers)
-        for batch in loader:
+        for batch in loader if workers else ahead(iter(loader)):
             if len(batch.indices):
                 yield batch.indices.numpy(), batch.inputs
 

@@ -22,16 +22,25 @@ def count(positives_NK: Decisions, decisions_NK: Decisions) -> ClassCounts:
 
 
 def average_precision(probabilities_NK: Floats, positives_NK: Decisions) -> npt.NDArray[np.float64]:
-    """Average precision of each class; NaN where no image has it."""
-    from sklearn.metrics import average_precision_score
+    """Average precision of each class; NaN where no image has it.
 
+    Written out: importing scikit-learn for it would cost every command more than a second.
+    """
     num_classes = positives_NK.shape[1]
     precision_K = np.full(num_classes, np.nan)
     if not np.isfinite(probabilities_NK).all():
         return precision_K
     for k in np.flatnonzero(positives_NK.any(axis=0)):
-        precision_K[k] = average_precision_score(positives_NK[:, k], probabilities_NK[:, k])
+        precision_K[k] = _average_precision(probabilities_NK[:, k], positives_NK[:, k])
     return precision_K
+
+
+def _average_precision(scores_N: Floats, positive_N: npt.NDArray[np.bool_]) -> float:
+    """Precision at each distinct score, the highest first, weighted by the recall that it adds."""
+    order_N = np.argsort(-scores_N, kind="stable")
+    last_T = np.append(np.flatnonzero(np.diff(scores_N[order_N])), len(order_N) - 1)
+    hits_T = np.cumsum(positive_N[order_N])[last_T]
+    return float((np.diff(hits_T, prepend=0) * hits_T / (last_T + 1)).sum() / hits_T[-1])
 
 
 def averages(positives_NK: Decisions, decisions_NK: Decisions) -> dict[str, float]:

@@ -68,6 +68,45 @@ def test_leaks_between_splits_are_found_and_nothing_else(tmp_path: Path, photogr
     assert any("200 exact duplicate(s) stand in two splits" in text for text in report.warnings)
 
 
+def fresh(seed: int) -> Pixels:
+    """A picture of another kind than those that the radii were chosen on: other spectra, colours that oppose."""
+    generator = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(180)[:, None], np.fft.rfftfreq(260)[None])
+    frequency[0, 0] = np.inf
+    amplitude = frequency ** -generator.uniform(0.9, 1.3)
+    noise = (generator.normal(size=(2, *amplitude.shape)) for _ in range(3))
+    fields = np.stack([np.fft.irfft2(amplitude * (real + 1j * other), (180, 260)) for real, other in noise], axis=-1)
+    pixels = fields @ np.array([[1, 1, 1], [0.35, 0, -0.35], [0.1, -0.15, 0.1]])
+    return np.clip(pixels / pixels.std() * 45 + generator.uniform(90, 160, 3), 0, 255).astype(np.uint8)
+
+
+def test_near_duplicates_are_found_among_pictures_that_the_radii_were_not_chosen_on() -> None:
+    """200 pictures of a generator, and seeds, that played no part; the copies are made by Pillow."""
+
+    def pillow(image: Pixels) -> Pixels:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=60, subsampling=2)
+        return np.asarray(Image.open(buffer))
+
+    def shrunk(image: Pixels, kernel: Image.Resampling) -> Pixels:
+        return np.asarray(Image.fromarray(image).resize((130, 90), kernel))
+
+    pictures = [fresh(80_000 + seed) for seed in range(200)]
+    stored = stacked(pictures)
+    assert len(pairs_within(stored)) == 0
+    changes = (
+        pillow,
+        lambda image: shrunk(image, Image.Resampling.NEAREST),
+        lambda image: shrunk(image, Image.Resampling.LANCZOS),
+        lambda image: cropped(image, 0.01),
+        lambda image: pillow(shrunk(cropped(image, 0.01), Image.Resampling.BILINEAR)),
+    )
+    for change in changes:
+        pairs = pairs_between(stacked([change(image) for image in pictures]), stored).tolist()
+        assert len({own for own, other in pairs if own == other}) >= 0.95 * len(pictures)
+        assert sum(own != other for own, other in pairs) <= 0.01 * len(pictures)
+
+
 def test_near_duplicates_of_drawings_survive_resizing_recompression_and_a_slight_crop(clipart: Path) -> None:
     originals = [np.asarray(Image.open(file).convert("RGB")) for file in sorted(clipart.glob("*/*/*.jpg"))]
     stored = stacked(originals)

@@ -7,11 +7,13 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -161,13 +163,14 @@ def test_cut_jpegs_are_all_flagged_damaged_scans_mostly_and_clean_ones_never(pho
 def test_a_decoder_that_dies_or_hangs_costs_one_verdict(
     tmp_path: Path, photograph: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The examining process is replaced by one whose decoder crashes and hangs on command."""
+    """The examining process is replaced by one whose decoder crashes, waits and computes for ever on command."""
     for label in ("a", "b"):
         (tmp_path / "set" / label).mkdir(parents=True)
         for number in range(6):
             Image.fromarray(photograph(number)).save(tmp_path / "set" / label / f"{number}.webp")
     (tmp_path / "set" / "a" / "2.webp").write_bytes(b"CRASH")
     (tmp_path / "set" / "b" / "3.webp").write_bytes(b"HANG")
+    (tmp_path / "set" / "b" / "4.webp").write_bytes(b"BUSY")
     hook = tmp_path / "hook"
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(
@@ -178,43 +181,75 @@ def test_a_decoder_that_dies_or_hangs_costs_one_verdict(
         "    data = real(path)\n"
         "    if data == b'CRASH': os.kill(os.getpid(), 11)\n"
         "    if data == b'HANG': time.sleep(600)\n"
+        "    while data == b'BUSY': pass\n"
         "    return data\n"
         "image.read_bytes = read_bytes\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(hook))
-    monkeypatch.setattr("finetune.data.examiners.FILE_TIMEOUT_S", 8.0)
+    monkeypatch.setattr("finetune.data.examiners.FILE_WAIT_S", 10.0)
     report = examine(FolderData(0, path=str(tmp_path / "set")).load(), workers=2, progress=False)
     reasons = {report.table.relative(row): reason for row, reason in report.unreadable.items()}
-    assert set(reasons) == {"a/2.webp", "b/3.webp"}
+    assert set(reasons) == {"a/2.webp", "b/3.webp", "b/4.webp"}
     assert "crashes the decoder" in reasons["a/2.webp"]
-    assert "takes more than 8 s" in reasons["b/3.webp"]
+    assert "takes more than 10 s" in reasons["b/3.webp"]
+    assert reasons["b/4.webp"] == "reading it takes more than 5 s of processor time"
+
+
+class Run(NamedTuple):
+    """A command that has ended: what it said, and what it took with all of its processes."""
+
+    code: int
+    said: str
+    processor_s: float
+    peak_mib: float
+    """Of its largest process."""
+
+
+def command(environment: dict[str, str], *words: str) -> Run:
+    """``python -m words...``, measured."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        said = process.stdout.read().decode(errors="replace")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return Run(process.returncode, said, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 @pytest.mark.slow
 @pytest.mark.e2e
 def test_check_and_an_epoch_of_training_get_through_the_corpus(corpus: tuple, tmp_path: Path) -> None:
+    """60 processor seconds for both commands, at most 1 GB above what six ordinary pictures take."""
     root, expected = corpus
+    harmless = tmp_path / "harmless"
+    for name in ("one", "two"):
+        shutil.copytree(root / "plain", harmless / name)
     before = fingerprint(root)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "XDG_CACHE_HOME": str(tmp_path)}
-    check = subprocess.run(
-        [sys.executable, "-m", "finetune.check", f"data.path={root}", f"hydra.run.dir={tmp_path / 'check'}"],
-        capture_output=True, text=True, timeout=120, env=environment, errors="replace",
-    )  # fmt: skip
-    assert check.returncode == 0, check.stderr
+    options = ("backbone.name=test_resnet.r160_in1k", "backbone.weights=none", "data.image_size=32", "trainer=cpu",
+               "trainer.max_epochs=1", "logger=csv", "report=none", "data.max_bad_fraction=0.9")  # fmt: skip
+
+    def check(folder: Path, out: str) -> Run:
+        return command(environment, "finetune.check", f"data.path={folder}", f"hydra.run.dir={tmp_path / out}")
+
+    def train(folder: Path, out: str) -> Run:
+        return command(environment, "finetune.train", f"data.path={folder}", f"hydra.run.dir={tmp_path / out}", *options)
+
+    base = check(harmless, "base check"), train(harmless, "base run")
+    found = check(root, "check"), train(root, "run")
+    assert [run.code for run in (*base, *found)] == [0] * 4, [run.said[-2000:] for run in (*base, *found)]
+    assert not any("Traceback" in run.said for run in found)
     report = json.loads((tmp_path / "check" / "data_report.json").read_text(encoding="utf-8"))
     assert report["num_unreadable"] == sum(verdict.startswith("unreadable") for verdict in expected.values())
-    train = subprocess.run(
-        [
-            sys.executable, "-m", "finetune.train", f"data.path={root}", f"hydra.run.dir={tmp_path / 'run'}",
-            "backbone.name=test_resnet.r160_in1k", "backbone.weights=none", "data.image_size=32", "trainer=cpu",
-            "trainer.max_epochs=1", "logger=csv", "report=none", "data.max_bad_fraction=0.9",
-        ],
-        capture_output=True, text=True, timeout=240, env=environment, errors="replace",
-    )  # fmt: skip
-    assert train.returncode == 0, train.stderr[-2000:]
-    assert "Traceback" not in train.stdout + train.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["status"] == "completed"
     assert fingerprint(root) == before
+    taken = sum(run.processor_s for run in found)
+    above = [run.peak_mib - of_base.peak_mib for run, of_base in zip(found, base, strict=True)]
+    print(f"{taken:.0f} s of processor, {above[0]:.0f} and {above[1]:.0f} MiB above the baseline")
+    assert taken <= 60
+    assert max(above) * 2**20 <= 1e9
 
 
 def test_random_bytes_in_many_files_never_raise_anything_but_an_image_error(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Speed as ratios, each measured within one run, its sides in turn: a table on the screen and ``bench.json``.
 
     python -m bench                      # everything, within ten minutes on two cores
-    python -m bench data start           # some of it: {start,data,loading,trunk,probe,sweep,boundary,full}
+    python -m bench data start           # some of it: {start,data,loading,trunk,probe,sweep,boundary,full,evaluate}
     python -m bench probe --images 1500  # with a larger data set
 
 ResNet-50 at 224 px without pretrained weights (timing does not see them) on photographs that ``photographs.py`` makes.
@@ -66,7 +66,7 @@ def main() -> None:
 
 def groups(work: Path, count: int, repeats: int) -> dict[str, Callable[[], Iterator[Row]]]:
     """Rows by what they are about, in the order in which they run."""
-    from bench import data, loading, networks, photographs, whole_commands
+    from bench import data, evaluate, loading, networks, photographs, whole_commands
 
     def small() -> Path:
         return photographs.write(work / "small", count, photographs.SMALL)
@@ -86,6 +86,7 @@ def groups(work: Path, count: int, repeats: int) -> dict[str, Callable[[], Itera
         "sweep": lambda: whole_commands.sweep(few(), work),
         "boundary": lambda: networks.boundary(few(), work),
         "full": lambda: networks.full(few(), work),
+        "evaluate": lambda: evaluate.evaluation(few(), work, 3),
     }
 
 

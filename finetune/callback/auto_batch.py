@@ -1,10 +1,10 @@
 """``data.batch_size=auto``: steps of 32 images, cut into parts where the memory does not hold 32 at once.
 
-Before the first step, one step of every phase is tried on blank images, with 32, then 16, then 8 at once, until it fits.
+Before the first step, two steps of every phase are tried on blank images, with 32, then 16, then 8 at once, until it fits.
 The parts' gradients are accumulated, each weighted by its images, so a step is that of the whole batch, up to the order
-of a sum; only batch normalisation in training mode sees a part at a time, and mixup mixes within one. The choice
-stands in the checkpoint: a resumed run computes with the same parts, to the bit, whatever else the device now holds.
-Costs a step per phase and attempt.
+of a sum; only batch normalisation in training mode sees a part at a time, mixup mixes within one, and balanced class
+weights are normalised over one. The choice stands in the checkpoint: a resumed run computes with the same parts, to the
+bit, whatever else the device now holds. Costs two steps per phase and attempt.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def parts_that_fit(step: Callable[[int], None], largest: int) -> int:
 
 
 def _try_step(trainer: Trainer, pl_module: LightningModule, data: ImageData, images: int) -> None:
-    """One optimizer step of every phase, as the run will take it, by a copy of the network.
+    """Two optimizer steps of every phase, as the run will take them, by a copy of the network.
+
+    Two, because an optimizer has its moments from the end of the first one on.
 
     The network itself would have to be put back, and DDP's hooks would take its parameters for used.
     """
@@ -111,7 +113,7 @@ def _try_step(trainer: Trainer, pl_module: LightningModule, data: ImageData, ima
     model.network = copy.deepcopy(network).train()
     try:
         optimizer = model.configure_optimizers()
-        for phase in schedule.phases:
+        for phase in [phase for phase in schedule.phases for _ in range(2)]:
             model.network.freeze(schedule, phase.start)
             with trainer.precision_plugin.train_step_context():
                 loss = model.batch_loss(batch)

@@ -9,10 +9,14 @@ from finetune.errors import TrainingError
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the machine ran out of memory; on a CPU torch raises a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
     words = ("can't allocate memory", "out of memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    )
+    of_onednn = (
+        text == "could not create a primitive"
+    )  # all that oneDNN says; more words follow where it was not memory
+    return isinstance(error, RuntimeError) and (of_onednn or any(word in text for word in words))
 
 
 def explain(error: BaseException, images: int, image_size: int) -> TrainingError:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import product
+from typing import Literal
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,3 +80,13 @@ def test_balanced_draws_show_every_class_equally_often() -> None:
     keyed = KeyedBatches(np.arange(100), targets, 10, 0, 0, 1, sampler="balanced")
     drawn = np.concatenate([row for epoch in range(20) for row in keyed.batches(epoch)])
     assert abs((targets[drawn] == 1).mean() - 0.5) < 0.04  # 2,000 draws: a standard deviation of .011
+
+
+@pytest.mark.parametrize("kind", ["shuffle", "balanced"])
+def test_every_epoch_and_every_seed_has_an_order_of_its_own(kind: Literal["shuffle", "balanced"]) -> None:
+    targets = np.arange(60) % 2
+    orders = set()
+    for seed, epoch in product(range(2), range(5)):
+        keyed = KeyedBatches(np.arange(60), targets, 8, seed, 0, 1, sampler=kind)
+        orders.add(tuple(np.concatenate(keyed.batches(epoch)).tolist()))
+    assert len(orders) == 10

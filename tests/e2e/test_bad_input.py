@@ -238,6 +238,11 @@ NO_DATA = "data.path is missing: the folder with your images is expected, for ex
         ),
         (
             "evaluate",
+            ["ckpt=run/checkpoints/best.ckpt", "data.path=run", "data.batch_size=auto"],
+            ["data.batch_size=auto is found by training; here a number is expected, data.batch_size=32"],
+        ),
+        (
+            "evaluate",
             ["ckpt=none.ckpt", "data.path=run", "data.split=tset", "tta=flop"],
             [
                 "data.split=tset: one of train, val, test, all is expected",

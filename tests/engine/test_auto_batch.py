@@ -103,7 +103,7 @@ def test_steps_over_parts_are_those_of_the_plain_batch_and_the_choice_is_said(
     train(tmp_path / "plain", *overrides, "data.batch_size=32")
     with memory_for(5) as seen, caplog.at_level(logging.INFO):
         train(tmp_path / "cut", *overrides)
-    assert seen == [5, 5] + 2 * [4, 4, 5, 5, 4, 4, 4, 5], "two phases are tried, two epochs trained"
+    assert seen == 4 * [5] + 2 * [4, 4, 5, 5, 4, 4, 4, 5], "two steps of two phases are tried, two epochs trained"
     assert "auto: 32 images a step, 5 at once" in caplog.text
     result = json.loads((tmp_path / "cut" / "result.json").read_text())
     assert result["batch_size"] == {"step": 32, "at_once": 5}

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from finetune.errors import Interrupted
+from finetune.model import ImageClassifier
+from finetune.random_keys import derive_seed
 from tests.engine.conftest import Moment, assert_same_run, interrupted_run, signal_at, train
 
 SCHEDULES = ("none", "head_only", "lp_ft", "gradual", "surgical", "norm_only")
@@ -93,6 +96,24 @@ def test_a_resnet50_resumes_exactly(tmp_path: Path, images: Path) -> None:
     train(tmp_path / "whole", *overrides)
     chain(tmp_path / "stopped", (Moment(0, 3), Moment(1, 1), Moment(1, 0, validating=True), Moment(2, 2)), *overrides)
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_the_noise_of_a_step_is_its_own_whatever_the_epoch_the_seed_and_the_process(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+
+    def recorded(*key: Any) -> int:
+        found.append(derive_seed(*key))
+        return found[-1]
+
+    monkeypatch.setattr("finetune.model.derive_seed", recorded)
+    overrides = (f"data.path={images}", "freeze=none", "trainer.max_epochs=2")
+    train(tmp_path / "one", *overrides)
+    train(tmp_path / "other", *overrides, "seed=7", f"data.split_file={tmp_path / 'one' / 'split.csv'}")
+    monkeypatch.setattr(ImageClassifier, "global_rank", 1)
+    train(tmp_path / "second", *overrides)
+    assert len(set(found)) == len(found) == 3 * 2 * BATCHES
 
 
 def test_early_stopping_stops_a_resumed_run_where_it_stops_the_whole_one(tmp_path: Path, images: Path) -> None:

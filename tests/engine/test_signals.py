@@ -8,10 +8,12 @@ import signal
 import time
 from itertools import product
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from finetune import checkpoint
+from finetune.callback.interruption import Interruption
 from finetune.model import ImageClassifier
 from tests.engine.conftest import Moment, assert_same_run, exit_code, forked, signal_at, train
 
@@ -24,9 +26,18 @@ MOMENTS = {
 
 
 def stopped(directory: Path, overrides: tuple[str, ...], moment: str, number: int) -> int:
-    """The exit code of a run that gets the signal ``number`` at ``moment``."""
+    """The exit code of a run that gets the signal ``number`` at ``moment`` and leaves within 10 s of it."""
+
+    arrived = directory.with_suffix(".arrived")
 
     def work() -> None:
+        receive = Interruption._receive
+
+        def timed(self: Interruption, number: int, frame: FrameType | None) -> None:
+            arrived.write_text(str(time.monotonic()))
+            receive(self, number, frame)
+
+        Interruption._receive = timed  # type: ignore[method-assign]
         if moment == "save":
             write_synced = checkpoint._write_synced
 
@@ -39,7 +50,9 @@ def stopped(directory: Path, overrides: tuple[str, ...], moment: str, number: in
         with signal_at(MOMENTS[moment], number):
             train(directory, *overrides)
 
-    return exit_code(forked(work, directory.with_suffix(".log")), 60)
+    code = exit_code(forked(work, directory.with_suffix(".log")), 120)
+    assert time.monotonic() - float(arrived.read_text()) < 10
+    return code
 
 
 @pytest.mark.slow
@@ -84,8 +97,6 @@ def test_a_signal_to_every_process_of_a_run_finds_the_workers_still_working(tmp_
     """As SLURM and a terminal send it; torch's worker would die of it, and take the step along."""
 
     def work() -> None:
-        from finetune.callback.interruption import Interruption
-
         def to_the_group(self: object, trainer: object, module: object, batch: object, batch_idx: int) -> None:
             if batch_idx == 1:
                 os.killpg(0, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""L2-SP, the pull towards the weights that training started from: half its strength times a squared distance."""
+"""What the model itself computes: L2-SP, half its strength times a squared distance, and the epoch's mean loss."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ def classifier(l2_sp: float, train: list[str]) -> ImageClassifier:
     plain = cast("Any", SimpleNamespace(normalize=lambda images_BCHW: images_BCHW))
     model = ImageClassifier(network, schedule, unused, unused, NoLoss(), None, plain, unused, {}, 0)
     network.freeze(schedule, 0)
+    return model
+
+
+def of_processes(model: ImageClassifier, count: int, rank: int) -> ImageClassifier:
+    model._trainer = cast("Any", SimpleNamespace(world_size=count, global_rank=rank))
     return model
 
 
@@ -93,6 +98,17 @@ def test_a_resumed_run_is_pulled_to_where_the_first_one_began() -> None:
     move(model)
     resumed.load_state_dict(model.state_dict())
     resumed.anchor = {name: value + 7.0 for name, value in resumed.anchor.items()}
-    resumed._trainer = cast("Any", SimpleNamespace(world_size=1, global_rank=0))
-    resumed.on_load_checkpoint(checkpoint)
+    of_processes(resumed, 1, 0).on_load_checkpoint(checkpoint)
     assert pull(resumed) == pytest.approx(0.525)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_mean_loss_of_two_processes_goes_on_in_any_number_of_them(count: int) -> None:
+    """One process saw 4 images at 3.0, the other 2 at 1.5: 15 over 6."""
+    checkpoint = {"finetune": {}, "train_loss": torch.tensor([[12.0, 4.0], [3.0, 2.0]])}
+    models = [of_processes(classifier(0.0, ["*"]), count, rank) for rank in range(count)]
+    for model in models:
+        model.on_load_checkpoint(checkpoint)
+    total, weight = (sum(getattr(model.train_loss, name) for model in models) for name in ("mean_value", "weight"))
+    assert float(total / weight) == pytest.approx(2.5)
+    assert float(weight) == 6.0

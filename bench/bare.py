@@ -143,13 +143,14 @@ def augment_with_albumentations(files: list[Path]) -> None:
         assert transform(image=np.asarray(Image.open(file).convert("RGB")))["image"].shape == (224, 224, 3)
 
 
-def read_with_torchvision(files: list[Path]) -> None:
-    """Decode, resize and crop as most training scripts do: Pillow and torchvision's v2 transforms."""
+def augment_with_torchvision(files: list[Path]) -> None:
+    """Decode with Pillow, crop at random and mirror with torchvision's v2 transforms, as most training scripts do."""
     import torch
     from PIL import Image
     from torchvision.transforms import v2
 
-    transform = v2.Compose([v2.ToImage(), v2.Resize(256, antialias=True), v2.CenterCrop(224)])
+    crop = v2.RandomResizedCrop(224, scale=(0.35, 1.0), interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+    transform = v2.Compose([v2.ToImage(), crop, v2.RandomHorizontalFlip()])
     for file in files:
         image_CHW = transform(Image.open(file).convert("RGB"))
         assert image_CHW.shape == (3, 224, 224)

@@ -32,7 +32,7 @@ def train(images: Path, work: Path, *overrides: str, cache: Path) -> tuple[Cost,
 
 
 def probe(images: Path, work: Path, repeats: int) -> Iterator[Row]:
-    """Cold against a script by hand, warm against a run of no epochs, a plain Lightning loop, peak memory."""
+    """Cold against a script by hand, warm against a run of one epoch, a plain Lightning loop, peak memory."""
     caches = [work / f"cold{number}" for number in range(repeats)]
     fresh = iter(caches)
     ours, script = (
@@ -53,16 +53,16 @@ def probe(images: Path, work: Path, repeats: int) -> Iterator[Row]:
     note = f"{ours.peak_mib:.0f} MiB / {script.peak_mib:.0f} MiB"
     yield Row("peak memory of the probe / the script's", ours.peak_mib / script.peak_mib, "<= 1.3", note)
 
-    twenty, none = (
+    twenty, one = (
         median_cost(costs)
         for costs in alternate(
             repeats,
             lambda: train(images, work, "trainer.max_epochs=20", cache=caches[0])[0],
-            lambda: train(images, work, "trainer.max_epochs=0", cache=caches[0])[0],
+            lambda: train(images, work, "trainer.max_epochs=1", cache=caches[0])[0],
         )
     )
-    beyond = twenty.seconds - none.seconds
-    note = f"{twenty.seconds:.1f} s - {none.seconds:.1f} s"
+    beyond = (twenty.seconds - one.seconds) * 20 / 19  # a run has at least one epoch
+    note = f"({twenty.seconds:.1f} s - {one.seconds:.1f} s of one epoch) * 20 / 19"
     yield Row("the same with a warm store: seconds beyond a run of no epochs", beyond, "<= 2", note)
 
     plain = bare.lightning_s_per_image(images) * sum(1 for _ in images.rglob("*.jpg"))

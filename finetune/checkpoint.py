@@ -89,11 +89,12 @@ def write_checkpoint(payload: Mapping[str, Any], path: Path, keep: Path | None =
     """
     buffer = io.BytesIO()
     torch.save(dict(payload), buffer)
-    content = seal(buffer.getvalue())
+    archive = buffer.getbuffer()  # no copy of it is made: a checkpoint may be large
+    sealed = (archive[:-2], _seal_of(archive))
     part = path.with_name(path.name + PART)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_synced(part, content)
+        _write_synced(part, *sealed)
         if keep is not None and path.exists():
             path.replace(keep)
         part.replace(path)
@@ -101,24 +102,27 @@ def write_checkpoint(payload: Mapping[str, Any], path: Path, keep: Path | None =
     except OSError as error:
         part.unlink(missing_ok=True)
         raise TrainingError(
-            f"{path} could not be written ({error.strerror or error}; {len(content) / 2**20:.0f} MiB were needed); "
+            f"{path} could not be written ({error.strerror or error}; {len(archive) / 2**20:.0f} MiB were needed); "
             "the checkpoint that stood there before is intact. Free some space, then continue with resume=auto"
         ) from error
 
 
 def seal(archive: bytes) -> bytes:
     """A zip archive without a comment, with its sha256 as the comment (2 bytes of length, ``sha256:``, 64 hex digits)."""
-    end = archive[-_END_SIZE:]
-    if end[:4] != _END_OF_ARCHIVE or end[-2:] != b"\0\0":
+    return archive[:-2] + _seal_of(archive)
+
+
+def _seal_of(archive: bytes | memoryview) -> bytes:
+    """What takes the place of the last two bytes of the archive."""
+    if archive[-_END_SIZE : -_END_SIZE + 4] != _END_OF_ARCHIVE or archive[-2:] != b"\0\0":
         raise ValueError("torch.save did not write a plain zip archive; the seal has no place to stand")
-    body = archive[:-2]
-    comment = _COMMENT + hashlib.sha256(body).hexdigest().encode()
-    return body + struct.pack("<H", len(comment)) + comment
+    comment = _COMMENT + hashlib.sha256(archive[:-2]).hexdigest().encode()
+    return struct.pack("<H", len(comment)) + comment
 
 
 def seal_is_whole(content: bytes) -> bool | None:
     """Whether the sha256 in the seal is that of the content; None when there is no seal."""
-    body, seal_found = content[:-_SEAL_SIZE], content[-_SEAL_SIZE:]
+    body, seal_found = memoryview(content)[:-_SEAL_SIZE], content[-_SEAL_SIZE:]
     if not seal_found[2:].startswith(_COMMENT):
         return None
     comment = _COMMENT + hashlib.sha256(body).hexdigest().encode()
@@ -214,9 +218,10 @@ def _unpickle(content: bytes, path: Path) -> dict[str, Any]:
     return payload
 
 
-def _write_synced(path: Path, content: bytes | memoryview) -> None:
+def _write_synced(path: Path, *parts: bytes | memoryview) -> None:
     with path.open("wb") as file:
-        file.write(content)
+        for part in parts:
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
 

@@ -38,13 +38,21 @@ _CROSS_VALIDATED = 5_000
 """The strength is chosen on at most so many images; the choice is coarse and the estimate good enough."""
 
 
+class Held(NamedTuple):
+    """Images that were held out once each: their positions M and, of one strength, their logits M K."""
+
+    positions: Ints
+    logits_MK: npt.NDArray[np.float32]
+
+
 class Probe(NamedTuple):
-    """``logits = x weight_KD^T + bias_K``; ``losses`` are the cross-validated ones by strength."""
+    """``logits = x weight_KD^T + bias_K``; ``losses`` are the cross-validated ones by strength, ``held`` of this one."""
 
     weight_KD: Floats
     bias_K: Floats
     strength: float
     losses: dict[float, float]
+    held: Held
 
 
 class Problem(NamedTuple):
@@ -64,35 +72,45 @@ def solve(problem: Problem, seed: int) -> Probe:
     def standard(positions: Ints) -> Floats:
         return (problem.rows(positions).astype(np.float64) - mean_D) / scale
 
-    losses = cross_validate(standard, problem, seed)
+    losses, held = cross_validate(standard, problem, seed)
     best = min(losses, key=lambda strength: (losses[strength], -strength))
     positions = np.arange(count)
     path = [strength for strength in STRENGTHS if strength >= best]
     weight_KD, bias_K = _along(path, standard, problem, positions, dimensions, _EXACT)[-1]
     weight_KD = weight_KD / scale
-    return Probe(weight_KD, bias_K - weight_KD @ mean_D, best, losses)
+    return Probe(weight_KD, bias_K - weight_KD @ mean_D, best, losses, held[best])
 
 
-def cross_validate(rows: Callable[[Ints], Floats], problem: Problem, seed: int) -> dict[float, float]:
-    """Mean held-out loss of each strength, over folds stratified by class; ties of a class are cut at random by ``seed``."""
+def cross_validate(
+    rows: Callable[[Ints], Floats], problem: Problem, seed: int
+) -> tuple[dict[float, float], dict[float, Held]]:
+    """Mean held-out loss of each strength, and the held-out logits themselves.
+
+    Over folds stratified by class; ties of a class are cut at random by ``seed``.
+    """
     rng = generator(seed, "order", 0)
     count = len(problem.targets_NK)
     chosen = np.sort(rng.choice(count, size=min(count, _CROSS_VALIDATED), replace=False))
     fold_of = _stratified(problem.targets_NK[chosen].argmax(axis=1), rng)
-    total = dict.fromkeys(STRENGTHS, 0.0)
-    weight = 0.0
+    logits = {strength: np.full(problem.targets_NK[chosen].shape, np.nan, np.float32) for strength in STRENGTHS}
     for fold in range(FOLDS):
         held, kept = chosen[fold_of == fold], chosen[fold_of != fold]
         if not len(held) or not len(kept):
             continue
         held_ND = rows(held)
-        for strength, (weight_KD, bias_K) in zip(
-            STRENGTHS, _along(STRENGTHS, rows, problem, kept, held_ND.shape[1], _ROUGH), strict=True
-        ):
-            losses_N, _ = _loss(held_ND @ weight_KD.T + bias_K, problem.targets_NK[held], multilabel=problem.multilabel)
-            total[strength] += float(problem.weights_N[held] @ losses_N)
-        weight += float(problem.weights_N[held].sum())
-    return {strength: value / weight for strength, value in total.items()}
+        along = _along(STRENGTHS, rows, problem, kept, held_ND.shape[1], _ROUGH)
+        for strength, (weight_KD, bias_K) in zip(STRENGTHS, along, strict=True):
+            logits[strength][fold_of == fold] = held_ND @ weight_KD.T + bias_K
+    seen = ~np.isnan(logits[STRENGTHS[0]]).any(axis=1)
+    positions = chosen[seen]
+    weights_M = problem.weights_N[positions]
+    losses: dict[float, float] = {}
+    for strength in STRENGTHS:
+        losses_M, _ = _loss(
+            logits[strength][seen].astype(np.float64), problem.targets_NK[positions], multilabel=problem.multilabel
+        )
+        losses[strength] = float(weights_M @ losses_M / weights_M.sum())
+    return losses, {strength: Held(positions, logits[strength][seen]) for strength in STRENGTHS}
 
 
 def objective(

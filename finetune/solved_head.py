@@ -15,6 +15,7 @@ from torch import nn
 
 from finetune.cache.features import PLAIN
 from finetune.cache.store import Features
+from finetune.candidates import HeldOut, scores
 from finetune.data.module import ImageData
 from finetune.head.linear import LinearHead
 from finetune.loss.binary_cross_entropy import BinaryCrossEntropy
@@ -30,8 +31,8 @@ def is_convex(head: nn.Module, loss: nn.Module) -> bool:
     return isinstance(head, LinearHead) and isinstance(loss, BinaryCrossEntropy | CrossEntropy)
 
 
-def solve_head(model: ImageClassifier, data: ImageData, seed: int) -> None:
-    """Solve the head on the training images' features, stored ones where the cache can.
+def solve_head(model: ImageClassifier, data: ImageData, seed: int, monitor: str) -> HeldOut:
+    """Solve the head on the training images' features, stored ones where the cache can; gives its cross-validated score.
 
     Class weights and label smoothing are those of the run's loss; the sampler plays no part.
     """
@@ -64,6 +65,8 @@ def solve_head(model: ImageClassifier, data: ImageData, seed: int) -> None:
     log.info(
         "head      solved on %d images, strength %g by cross-validation, %.1f s", len(rows), probe.strength, seconds
     )
+    held_N = scores(probe.held.logits_MK, targets[probe.held.positions], monitor)
+    return HeldOut(float(held_N.mean()), len(held_N))
 
 
 def _live_features(model: ImageClassifier, data: ImageData, rows: Ints) -> Features:

@@ -23,7 +23,8 @@ def made(count: int, dimensions: int, classes: int) -> tuple[npt.NDArray[np.floa
 def problem_of(
     features_ND: npt.NDArray[np.float32], targets_NK: npt.NDArray[np.float64], *, multilabel: bool = False
 ) -> Problem:
-    return Problem(lambda rows: features_ND[rows], targets_NK, np.ones(len(targets_NK)), multilabel)
+    ones_N = np.ones(len(targets_NK))
+    return Problem(lambda rows: features_ND[rows], lambda rows: targets_NK[rows], ones_N, multilabel)
 
 
 def value(solution: Probe, features_ND: npt.NDArray[np.float32], targets_NK: npt.NDArray[np.float64]) -> float:

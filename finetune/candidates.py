@@ -82,7 +82,7 @@ def choose(
     return candidates[kept], candidates
 
 
-def why(kept: Candidate, candidates: Sequence[Candidate], held_out: HeldOut | None, count: int) -> list[str]:
+def why(kept: Candidate, candidates: Sequence[Candidate], held_out: HeldOut | None, count: int) -> dict[str, str]:
     """What was compared, what is kept and for what reason, in words for the terminal and the report."""
     found = "  ".join(f"{candidate.coefficient:g}: {candidate.value:.4f}" for candidate in candidates)
     known = "" if held_out is None else f"; the probe has {held_out.score:.4f} cross-validated on {held_out.images:,}"
@@ -95,10 +95,10 @@ def why(kept: Candidate, candidates: Sequence[Candidate], held_out: HeldOut | No
         reason = f"{best.coefficient:g} is better by {gap:.3f}, within the standard error of {kept.standard_error:.3f}"
     else:
         reason = "the others are worse than the probe on val, or not better by a standard error"
-    return [
-        f"between   {found} on {count:,} val images{known}",
-        f"kept      {_in_words(kept.coefficient)}: {reason}",
-    ]
+    return {
+        "between": f"{found} on {count:,} val images{known}",
+        "kept": f"{_in_words(kept.coefficient)}: {reason}",
+    }
 
 
 def _in_words(coefficient: float) -> str:

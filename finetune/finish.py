@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,13 +76,15 @@ def finish(
         file.write(val.in_path_order())
 
     last = "test" if "test" in predictions else "val"
-    report.write(run.root, _subject(model, data, predictions[last], evaluations[last], last, checkpointing.monitor))
+    subject = _subject(model, data, predictions[last], evaluations[last], last, checkpointing.monitor)
+    report.write(run.root, replace(subject, kept=choice.reasons))
     seconds = seconds | {"evaluate": time.monotonic() - started}
     content: dict[str, Any] = {
         "monitor": monitor,
         **figures,
         "intervals": {split: evaluation.to_dict()["intervals"] for split, evaluation in evaluations.items()},
         "candidates": [candidate._asdict() for candidate in choice.candidates],
+        "kept": list(choice.reasons),
         "temperature": val.temperature,
         "best_checkpoint": str(run.best.relative_to(run.root)),
         "classes": list(data.table.classes),
@@ -98,6 +101,7 @@ class Choice(NamedTuple):
 
     monitor: dict[str, Any]
     candidates: list[Candidate]
+    reasons: tuple[str, ...]
 
 
 def choose_weights(
@@ -125,11 +129,12 @@ def choose_weights(
             held_out,
             larger_is_better=checkpointing.mode == "max",
         )
-        for line in why(best, candidates, held_out, len(data.table.rows("val"))):
-            log.info("%s", line)
+        reasons = why(best, candidates, held_out, len(data.table.rows("val")))
     else:
         best = Candidate(0.0 if tuned is None else 1.0, at(1.0)[1])
-        candidates = [best]
+        candidates, reasons = [best], {}
+    for word, reason in reasons.items():
+        log.info("%-9s %s", word, reason)
     if len(ends) == 2:
         place(model.network, low, high, best.coefficient, _training_images(model, data))
     epoch = None if best.coefficient == 0 else checkpointing.best["epoch"]
@@ -139,7 +144,7 @@ def choose_weights(
         "epoch": epoch,
         "coefficient": best.coefficient,
     }
-    return Choice(monitor, candidates)
+    return Choice(monitor, candidates, tuple(f"{word.capitalize()} {reason}." for word, reason in reasons.items()))
 
 
 def score(model: ImageClassifier, data: ImageData, split: str, precision: str) -> Predictions | None:

@@ -29,7 +29,7 @@ class Followed(NamedTuple):
 def given_keys(overrides: Sequence[str], experiments: Iterable[Path] = ()) -> frozenset[str]:
     """Keys and groups that the command line, or a file of ``experiment=``, names; a group left at ``auto`` is not given."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    names = {override.key_or_group for override in parsed if override.value() != "auto"}
+    names = {override.key_or_group for override in parsed if "." in override.key_or_group or override.value() != "auto"}
     for file in experiments:
         content = OmegaConf.load(file)
         assert isinstance(content, DictConfig)

@@ -92,6 +92,6 @@ def test_scores_have_the_mean_that_the_monitor_reports():
 
 def test_the_reason_is_said():
     candidates = [Candidate(0.0, 0.6, 0.62, 0.05), Candidate(0.5, 0.65, 0.65, 0.0)]
-    first, second = why(candidates[0], candidates, HeldOut(0.63, 80), 20)
-    assert first == "between   0: 0.6000  0.5: 0.6500 on 20 val images; the probe has 0.6300 cross-validated on 80"
-    assert second == "kept      the probe: 0.5 is better by 0.030, within the standard error of 0.050"
+    said = why(candidates[0], candidates, HeldOut(0.63, 80), 20)
+    assert said["between"] == "0: 0.6000  0.5: 0.6500 on 20 val images; the probe has 0.6300 cross-validated on 80"
+    assert said["kept"] == "the probe: 0.5 is better by 0.030, within the standard error of 0.050"

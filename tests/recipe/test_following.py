@@ -31,6 +31,7 @@ def followed(*overrides: str, **changes: object) -> tuple[DictConfig, dict[str, 
 
 
 def test_a_key_that_is_given_wins_even_at_the_value_that_ships() -> None:
+    assert followed("data.batch_size=auto")[1]["data.batch_size"] == ("auto", True)
     cfg, done = followed("trainer.max_epochs=10", "data.batch_size=32", train=100, recipe="best")
     assert done["trainer.max_epochs"] == (10, True)
     assert done["data.batch_size"] == (32, True)

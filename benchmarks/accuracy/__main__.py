@@ -111,8 +111,14 @@ def _ours(folder: Path, seed: int, contestant: str, directory: Path) -> Sequence
 
 
 def _rival(dataset: Dataset, seed: int, contestant: str, folder: Path) -> Sequence[str]:
-    """At the epochs, size and batch of our own run of the set."""
-    record = json.loads((ROOT / f"{dataset}-{seed}-finetune/recipe.json").read_text(encoding="utf-8"))
+    """At the epochs, size and batch of our own runs of the set, in which both recipes agree."""
+    records = [ROOT / f"{dataset}-{seed}-{name}/recipe.json" for name in OURS]
+    found = next((record for record in records if record.is_file()), None)
+    if found is None:
+        raise SystemExit(
+            f"{contestant} takes its epochs from our own run; run finetune on {dataset} with seed {seed} first"
+        )
+    record = json.loads(found.read_text(encoding="utf-8"))
     chosen = {entry["key"]: entry["value"] for entry in record["decisions"]}
     return [
         *("python", "-m", "benchmarks.accuracy.rival", contestant, str(folder.relative_to(REPOSITORY))),

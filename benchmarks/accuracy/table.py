@@ -16,7 +16,7 @@ gets the same images. The number in a set's name is images a class, validation i
 
 | contestant | what it is |
 |---|---|
-| finetune | `python -m finetune.train data.path=SET backbone=efficientnet_lite0`, nothing else said |
+| finetune | `python -m finetune.train data.path=NAME backbone=efficientnet_lite0`, nothing else said |
 | finetune-fast | the same with `recipe=fast` |
 | logistic | scikit-learn's logistic regression on frozen features, strength by cross-validation |
 | logistic-all | the same, learning from the validation images too |

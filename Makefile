@@ -69,9 +69,12 @@ format: $(STAMP)  ## let ruff rewrite what it can
 	$(PYTHON) -m ruff format .
 
 # -- measurements -----------------------------------------------------------------------------------------------------
-.PHONY: bench cache export-matrix
+.PHONY: bench benchmark cache export-matrix
 bench: $(STAMP)  ## speed, as ratios measured in one run; writes bench.json
 	$(PYTHON) -m bench
+
+benchmark: $(STAMP)  ## accuracy against fastai, timm and a linear probe; hours, resumable; ARGS="--report" writes the table
+	$(PYTHON) -m benchmarks.accuracy $(ARGS)
 
 cache: $(STAMP)  ## show the store of frozen features; ARGS="--prune" empties it
 	$(PYTHON) -m finetune.cache $(ARGS)

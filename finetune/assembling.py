@@ -7,11 +7,13 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar
@@ -35,10 +37,12 @@ from finetune.data.options import LoaderOptions
 from finetune.data.table import Table
 from finetune.epoch_metrics import epoch_metrics
 from finetune.errors import DataError, TrainingError, combine
+from finetune.following import follow, lines
 from finetune.hardware import fast_precision
 from finetune.model import ImageClassifier
 from finetune.network import Network
 from finetune.processes import is_first
+from finetune.recipe import Facts
 from finetune.redact import redact, secret_values
 from finetune.run_directory import RunDirectory, versions, write_json
 from finetune.solved_head import is_convex
@@ -69,15 +73,22 @@ class Parts(NamedTuple):
 
 
 def assemble(
-    cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str], loggers: list[Logger], resume_from: Path | None
+    cfg: DictConfig,
+    run: RunDirectory,
+    choices: Mapping[str, str],
+    given: Collection[str] | None,
+    loggers: list[Logger],
+    resume_from: Path | None,
 ) -> Parts:
     """Build everything, and say what was found and what will be trained. ``loggers`` is filled in place."""
-    config: dict[str, Any] = redact(OmegaConf.to_container(cfg, resolve=True), secret_values(os.environ))
-    if is_first():
-        run.config.write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
+    _write_config(cfg, run)
     lightning.seed_everything(cfg.seed, verbose=False)
 
-    table, options = load_data(cfg, run, resume_from)
+    table, options, short_side_px = load_data(cfg, run, resume_from)
+    if given is not None:
+        cfg, choices = _follow_recipe(cfg, run, choices, table, short_side_px, given)
+        options = replace(options, image_size=cfg.data.image_size, batch_size=cfg.data.batch_size)
+    config = _write_config(cfg, run)
     for problem in monitor_problems(cfg.monitor, multilabel=table.task == "multilabel", num_classes=len(table.classes)):
         raise problem
 
@@ -120,8 +131,47 @@ def assemble(
     return Parts(table, model, data, trainer, interruption)
 
 
-def load_data(cfg: DictConfig, run: RunDirectory, resume_from: Path | None) -> tuple[Table, LoaderOptions]:
-    """The examined table of this run, and the loader's options; a resumed run has the images it began with.
+def _write_config(cfg: DictConfig, run: RunDirectory) -> dict[str, Any]:
+    """The configuration as plain data without secrets, also in the run's ``config.yaml``."""
+    config: dict[str, Any] = redact(OmegaConf.to_container(cfg, resolve=True), secret_values(os.environ))
+    if is_first():
+        run.config.write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
+    return config
+
+
+def _follow_recipe(
+    cfg: DictConfig,
+    run: RunDirectory,
+    choices: Mapping[str, str],
+    table: Table,
+    short_side_px: int,
+    given: Collection[str],
+) -> tuple[DictConfig, Mapping[str, str]]:
+    """Configuration and choices with what the recipe says of this data, on the screen and on record."""
+    counts_K = table.counts("train")
+    facts = Facts(
+        recipe=cfg.recipe,
+        pretrained=cfg.backbone.weights not in (None, "none"),
+        multilabel=table.task == "multilabel",
+        train=len(table.rows("train")),
+        val=len(table.rows("val")),
+        classes=len(table.classes),
+        smallest=int(counts_K.min()),
+        largest=int(counts_K.max()),
+        short_side_px=short_side_px,
+        balanced_sampler=cfg.data.sampler == "balanced",
+    )
+    resolved, done = follow(cfg, facts, given)
+    _say(list(lines(cfg.recipe, facts, done)))
+    if is_first():
+        decisions = [decision._asdict() for decision in done]
+        write_json(run.recipe, {"name": cfg.recipe, "facts": facts._asdict(), "decisions": decisions})
+    decided = {entry.key: f"{cfg.recipe}: {entry.value}" for entry in done if entry.key == "freeze" and not entry.given}
+    return resolved, {**choices, **decided}
+
+
+def load_data(cfg: DictConfig, run: RunDirectory, resume_from: Path | None) -> tuple[Table, LoaderOptions, int]:
+    """The examined table of this run, the loader's options and the median short side; a resumed run has its old images.
 
     Raises:
         DataError: the data set cannot be trained on; every finding is listed.
@@ -146,7 +196,8 @@ def load_data(cfg: DictConfig, run: RunDirectory, resume_from: Path | None) -> t
     _say(describe.data_lines(table))
     for warning in found.warnings:
         log.warning("data      %s", warning)
-    return table, source.options
+    sides_N = np.minimum(found.heights, found.widths)
+    return table, source.options, int(np.median(sides_N[sides_N > 0]))
 
 
 def feature_reuse(cfg: DictConfig, model: ImageClassifier, data: ImageData) -> FeatureReuse | None:

@@ -136,7 +136,7 @@ def resolve_freeze(cfg: DictConfig, *, pretrained: bool) -> tuple[str, DictConfi
     if "_target_" in cfg:
         return "", cfg
     name = "lp_ft" if pretrained else "none"
-    return name, _shipped("freeze", name)
+    return name, shipped("freeze", name)
 
 
 def resolve_loss(cfg: DictConfig, task: str) -> DictConfig:
@@ -146,13 +146,14 @@ def resolve_loss(cfg: DictConfig, task: str) -> DictConfig:
         ConfigError: a loss for one class per image, and several are given.
     """
     if "_target_" not in cfg:
-        return _shipped("loss", "cross_entropy" if task == "multiclass" else "binary_cross_entropy")
+        return shipped("loss", "cross_entropy" if task == "multiclass" else "binary_cross_entropy")
     if task == "multilabel" and not str(cfg._target_).endswith("BinaryCrossEntropy"):
         raise ConfigError("this data set has several labels per image; take loss=auto or loss=binary_cross_entropy")
     return cfg
 
 
-def _shipped(group: str, name: str) -> DictConfig:
+def shipped(group: str, name: str) -> DictConfig:
+    """An option of a group as its file has it."""
     loaded = OmegaConf.load(CONF_DIR / group / f"{name}.yaml")
     assert isinstance(loaded, DictConfig)
     return loaded

@@ -26,6 +26,7 @@ SEVERAL = ("callback", "logger")
 """Groups of which a run takes any number of options; of the others exactly one."""
 
 KINDS = {
+    "recipe": "Literal['auto', 'fast', 'best', 'none']",
     "seed": "Seed",
     "resume": "str | None",
     "checkpoint_every_n_steps": "CountOrZero",

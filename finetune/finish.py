@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,11 @@ import torch
 
 from finetune.cache.features import PLAIN
 from finetune.callback.checkpointing import Checkpointing
+from finetune.candidates import Candidate, Floats, HeldOut, choose, scores, why
 from finetune.checkpoint import PREFIX, read_payload, write_checkpoint
 from finetune.data.dataset import ImageRows
 from finetune.data.module import ImageData
-from finetune.interpolation import Candidate, Weights, choose, place
+from finetune.interpolation import COEFFICIENTS, Weights, place
 from finetune.metrics.calibration import fit_temperature
 from finetune.metrics.evaluation import Evaluation, evaluate
 from finetune.metrics.multilabel import fit_thresholds
@@ -74,13 +76,15 @@ def finish(
         file.write(val.in_path_order())
 
     last = "test" if "test" in predictions else "val"
-    report.write(run.root, _subject(model, data, predictions[last], evaluations[last], last, checkpointing.monitor))
+    subject = _subject(model, data, predictions[last], evaluations[last], last, checkpointing.monitor)
+    report.write(run.root, replace(subject, kept=choice.reasons))
     seconds = seconds | {"evaluate": time.monotonic() - started}
     content: dict[str, Any] = {
         "monitor": monitor,
         **figures,
         "intervals": {split: evaluation.to_dict()["intervals"] for split, evaluation in evaluations.items()},
         "candidates": [candidate._asdict() for candidate in choice.candidates],
+        "kept": list(choice.reasons),
         "temperature": val.temperature,
         "best_checkpoint": str(run.best.relative_to(run.root)),
         "classes": list(data.table.classes),
@@ -97,6 +101,7 @@ class Choice(NamedTuple):
 
     monitor: dict[str, Any]
     candidates: list[Candidate]
+    reasons: tuple[str, ...]
 
 
 def choose_weights(
@@ -108,25 +113,38 @@ def choose_weights(
     low, high = ends[0], ends[-1]
     name = checkpointing.monitor.removeprefix("val/")
 
-    def at(coefficient: float) -> float:
+    def at(coefficient: float) -> tuple[float, float, Floats]:
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision.startswith("bf16")):
             place(model.network, low, high, coefficient, _training_images(model, data))
         found = score(model, data, "val", precision)
         assert found is not None, "a run without validation images is refused at its start"
-        return figures_of(found.logits_NK, found.targets)[name]
+        value = figures_of(found.logits_NK, found.targets)[name]
+        return coefficient, value, scores(found.logits_NK, found.targets, name)
 
     if len(ends) == 2:
-        best, candidates = choose(at, checkpointing.mode)
-        log.info("%s", " ".join(["between  ", *(f"{c.coefficient:g}: {c.value:.4f}" for c in candidates)]))
-        log.info("kept      %s", _in_words(best.coefficient))
+        known = read_payload(run.probe)["finetune"].get("held_out")
+        held_out = None if known is None else HeldOut(**known)
+        best, candidates = choose(
+            [at(coefficient) for coefficient in COEFFICIENTS],
+            held_out,
+            larger_is_better=checkpointing.mode == "max",
+        )
+        reasons = why(best, candidates, held_out, len(data.table.rows("val")))
     else:
-        best = Candidate(0.0 if tuned is None else 1.0, at(1.0))
-        candidates = [best]
+        best = Candidate(0.0 if tuned is None else 1.0, at(1.0)[1])
+        candidates, reasons = [best], {}
+    for word, reason in reasons.items():
+        log.info("%-9s %s", word, reason)
     if len(ends) == 2:
         place(model.network, low, high, best.coefficient, _training_images(model, data))
     epoch = None if best.coefficient == 0 else checkpointing.best["epoch"]
-    monitor = {"name": checkpointing.monitor, "value": best.value, "epoch": epoch}
-    return Choice(monitor, candidates)
+    monitor = {
+        "name": checkpointing.monitor,
+        "value": best.value,
+        "epoch": epoch,
+        "coefficient": best.coefficient,
+    }
+    return Choice(monitor, candidates, tuple(f"{word.capitalize()} {reason}." for word, reason in reasons.items()))
 
 
 def score(model: ImageClassifier, data: ImageData, split: str, precision: str) -> Predictions | None:
@@ -224,12 +242,6 @@ def _training_images(model: ImageClassifier, data: ImageData) -> Iterator[torch.
     rows = data.table.rows("train")[:2048]
     for _, images_BCHW in data.image_source().images(rows, PLAIN):
         yield data.preprocessing.normalize(images_BCHW.to(model.device))
-
-
-def _in_words(coefficient: float) -> str:
-    if coefficient in (0.0, 1.0):
-        return "the fine-tuned network" if coefficient else "the probe: fine-tuning did not improve on it"
-    return f"the point {coefficient:.0%} of the way from the probe to the fine-tuned network"
 
 
 def _label(stages: tuple[str, ...]) -> str:

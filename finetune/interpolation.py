@@ -2,8 +2,8 @@
 
 Fine-tuning on few images often loses what the pretrained features had. The straight line from the probe (the untouched
 backbone and its solved head) to the fine-tuned weights stays good all along, and its middle is often better than both ends
-(WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903). Five points of it are evaluated on val; the best one is kept, and of
-equals the one nearest to the probe. Test images play no part.
+(WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903). Five points of it are evaluated on val, and ``candidates`` says which is
+kept. Test images play no part.
 
 Where fine-tuning moved the statistics of batch normalisation, those of a point in between are measured anew on training
 images: the mean of two networks' statistics belongs to neither.
@@ -11,8 +11,7 @@ images: the mean of two networks' statistics belongs to neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +21,6 @@ COEFFICIENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """0 is the probe, 1 the fine-tuned network."""
 
 Weights = dict[str, Tensor]
-
-
-class Candidate(NamedTuple):
-    """A point between probe and fine-tuned network, and its monitor on val."""
-
-    coefficient: float
-    value: float
 
 
 def between(probe: Weights, tuned: Weights, coefficient: float) -> Weights:
@@ -54,10 +46,3 @@ def place(network: nn.Module, probe: Weights, tuned: Weights, coefficient: float
         update_bn(images, network)
         for module, mode in modes:
             module.training = mode
-
-
-def choose(evaluate: Callable[[float], float], mode: Literal["min", "max"]) -> tuple[Candidate, list[Candidate]]:
-    """The best point by ``evaluate`` (coefficient to monitor), the probe-ward one of equals, and all that were tried."""
-    candidates = [Candidate(coefficient, evaluate(coefficient)) for coefficient in COEFFICIENTS]
-    sign = 1.0 if mode == "max" else -1.0
-    return max(candidates, key=lambda candidate: (sign * candidate.value, -candidate.coefficient)), candidates

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import Timer
 from torch import Tensor, distributed, nn
 from torchmetrics import MeanMetric, Metric
 
@@ -114,13 +115,17 @@ class ImageClassifier(lightning.LightningModule):
         self.network.freeze(self.schedule, self.current_epoch)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the step's learning rates and the seed of its noise; both are functions of (epoch, batch)."""
+        """Set the step's learning rates and the seed of its noise; both are functions of (epoch, batch).
+
+        With ``trainer.max_time`` the rate is that of whichever is nearer to its end, the epochs or the time.
+        """
         epochs, batches = self.trainer.max_epochs, self.trainer.num_training_batches
         assert epochs is not None
         first = batch_idx - batch_idx % self.trainer.accumulate_grad_batches
         middle = first + min(self.trainer.accumulate_grad_batches, batches - first) / 2
         progress = self.current_epoch + middle / batches  # the middle of the step, so batches of one step share a rate
-        factor = self.scheduler(progress, epochs) * self.schedule.lr_factor(progress)
+        nearer = max(progress, self._share_of_time() * epochs)
+        factor = self.scheduler(nearer, epochs) * self.schedule.lr_factor(progress)
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         for group in optimizer.param_groups:
@@ -200,6 +205,16 @@ class ImageClassifier(lightning.LightningModule):
         self.train_loss._update_count = 1
         if self.anchor:
             self.anchor = checkpoint["anchor"]
+
+    def _share_of_time(self) -> float:
+        """How much of ``trainer.max_time`` has gone, from 0 to 1, as the first process sees it; 0 without a limit."""
+        timer = next((callback for callback in self.trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
+        remaining_s = None if timer is None else timer.time_remaining()
+        if timer is None or remaining_s is None:
+            return 0.0
+        elapsed_s = timer.time_elapsed()
+        share: float = self.trainer.strategy.broadcast(elapsed_s / max(elapsed_s + remaining_s, 1e-9))
+        return min(1.0, share)
 
     def _logits(self, batch: Batch) -> Tensor:
         return self.from_stored(batch.inputs, self.current_epoch) if batch.is_features else self(batch.inputs)

@@ -12,7 +12,7 @@ leaves it. Sources: Kornblith et al. 2019 (arXiv:1805.08974) for the probe; Liu 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -38,61 +38,78 @@ _CROSS_VALIDATED = 5_000
 """The strength is chosen on at most so many images; the choice is coarse and the estimate good enough."""
 
 
+class Held(NamedTuple):
+    """Images that were held out once each: their positions M and, of one strength, their logits M K."""
+
+    positions: Ints
+    logits_MK: npt.NDArray[np.float32]
+
+
 class Probe(NamedTuple):
-    """``logits = x weight_KD^T + bias_K``; ``losses`` are the cross-validated ones by strength."""
+    """``logits = x weight_KD^T + bias_K``; ``losses`` are the cross-validated ones by strength, ``held`` of this one."""
 
     weight_KD: Floats
     bias_K: Floats
     strength: float
     losses: dict[float, float]
+    held: Held
 
 
 class Problem(NamedTuple):
-    """Features by position, targets N K in [0, 1], one weight per image, and which loss."""
+    """Features and targets (n x K in [0, 1]) by position, one weight per image, and which loss."""
 
     rows: Rows
-    targets_NK: Floats
+    targets: Callable[[Ints], Floats]
     weights_N: Floats
     multilabel: bool
 
 
 def solve(problem: Problem, seed: int) -> Probe:
     """The best linear head for ``problem``; ``seed`` decides the folds."""
-    count = len(problem.targets_NK)
+    count = len(problem.weights_N)
     mean_D, scale, dimensions = _moments(problem.rows, count)
 
     def standard(positions: Ints) -> Floats:
         return (problem.rows(positions).astype(np.float64) - mean_D) / scale
 
-    losses = cross_validate(standard, problem, seed)
+    losses, held = cross_validate(standard, problem, seed)
     best = min(losses, key=lambda strength: (losses[strength], -strength))
     positions = np.arange(count)
-    path = [strength for strength in STRENGTHS if strength >= best]
-    weight_KD, bias_K = _along(path, standard, problem, positions, dimensions, _EXACT)[-1]
+    path = {strength: _ROUGH for strength in STRENGTHS if strength > best} | {best: _EXACT}
+    weight_KD, bias_K = _along(path, standard, problem, positions, dimensions)[-1]
     weight_KD = weight_KD / scale
-    return Probe(weight_KD, bias_K - weight_KD @ mean_D, best, losses)
+    return Probe(weight_KD, bias_K - weight_KD @ mean_D, best, losses, held[best])
 
 
-def cross_validate(rows: Callable[[Ints], Floats], problem: Problem, seed: int) -> dict[float, float]:
-    """Mean held-out loss of each strength, over folds stratified by class; ties of a class are cut at random by ``seed``."""
+def cross_validate(
+    rows: Callable[[Ints], Floats], problem: Problem, seed: int
+) -> tuple[dict[float, float], dict[float, Held]]:
+    """Mean held-out loss of each strength, and the held-out logits themselves.
+
+    Over folds stratified by class; ties of a class are cut at random by ``seed``.
+    """
     rng = generator(seed, "order", 0)
-    count = len(problem.targets_NK)
+    count = len(problem.weights_N)
     chosen = np.sort(rng.choice(count, size=min(count, _CROSS_VALIDATED), replace=False))
-    fold_of = _stratified(problem.targets_NK[chosen].argmax(axis=1), rng)
-    total = dict.fromkeys(STRENGTHS, 0.0)
-    weight = 0.0
+    targets_MK = problem.targets(chosen)
+    fold_of = _stratified(targets_MK.argmax(axis=1), rng)
+    logits = {strength: np.full(targets_MK.shape, np.nan, np.float32) for strength in STRENGTHS}
     for fold in range(FOLDS):
         held, kept = chosen[fold_of == fold], chosen[fold_of != fold]
         if not len(held) or not len(kept):
             continue
         held_ND = rows(held)
-        for strength, (weight_KD, bias_K) in zip(
-            STRENGTHS, _along(STRENGTHS, rows, problem, kept, held_ND.shape[1], _ROUGH), strict=True
-        ):
-            losses_N, _ = _loss(held_ND @ weight_KD.T + bias_K, problem.targets_NK[held], multilabel=problem.multilabel)
-            total[strength] += float(problem.weights_N[held] @ losses_N)
-        weight += float(problem.weights_N[held].sum())
-    return {strength: value / weight for strength, value in total.items()}
+        along = _along(dict.fromkeys(STRENGTHS, _ROUGH), rows, problem, kept, held_ND.shape[1])
+        for strength, (weight_KD, bias_K) in zip(STRENGTHS, along, strict=True):
+            logits[strength][fold_of == fold] = held_ND @ weight_KD.T + bias_K
+    seen = ~np.isnan(logits[STRENGTHS[0]]).any(axis=1)
+    positions = chosen[seen]
+    weights_M = problem.weights_N[positions]
+    losses: dict[float, float] = {}
+    for strength in STRENGTHS:
+        losses_M, _ = _loss(logits[strength][seen].astype(np.float64), targets_MK[seen], multilabel=problem.multilabel)
+        losses[strength] = float(weights_M @ losses_M / weights_M.sum())
+    return losses, {strength: Held(positions, logits[strength][seen]) for strength in STRENGTHS}
 
 
 def objective(
@@ -125,19 +142,19 @@ def objective(
 
 
 def _along(
-    strengths: Sequence[float],
+    strengths: Mapping[float, dict[str, float]],
     rows: Callable[[Ints], Floats],
     problem: Problem,
     positions: Ints,
     dimensions: int,
-    options: dict[str, float],
 ) -> list[tuple[Floats, Floats]]:
-    """Solutions (weight K D, bias K) of ``strengths``, strongest first, each begun at the one before."""
+    """Solutions (weight K D, bias K) of ``strengths``, strongest first, each begun at the one before; to what precision."""
     pieces, basis_RD = _pieces(rows, problem, positions)
     size = dimensions if basis_RD is None else len(basis_RD)
-    point = np.zeros(problem.targets_NK.shape[1] * (size + 1))
+    num_classes = problem.targets(positions[:1]).shape[1]
+    point = np.zeros(num_classes * (size + 1))
     found: list[tuple[Floats, Floats]] = []
-    for strength in strengths:
+    for strength, options in strengths.items():
         point = minimize(
             lambda parameters, strength=strength: objective(
                 parameters, pieces, strength, multilabel=problem.multilabel
@@ -147,7 +164,7 @@ def _along(
             method="L-BFGS-B",
             options=options,
         ).x
-        matrix = point.reshape(problem.targets_NK.shape[1], -1)
+        matrix = point.reshape(num_classes, -1)
         weight_KD = matrix[:, :-1] if basis_RD is None else matrix[:, :-1] @ basis_RD
         found.append((weight_KD.copy(), matrix[:, -1].copy()))
     return found
@@ -157,16 +174,16 @@ def _pieces(
     rows: Callable[[Ints], Floats], problem: Problem, positions: Ints
 ) -> tuple[Callable[[], Iterator[tuple[Floats, Floats, Floats]]], Floats | None]:
     """The data in pieces that can be gone through again and again, and the basis they are expressed in, if any."""
-    targets_NK, weights_N = problem.targets_NK[positions], problem.weights_N[positions]
+    weights_N = problem.weights_N[positions]
     if len(positions) > _SMALL:
 
         def stream() -> Iterator[tuple[Floats, Floats, Floats]]:
             for start in range(0, len(positions), _PIECE):
                 part = slice(start, start + _PIECE)
-                yield rows(positions[part]), targets_NK[part], weights_N[part]
+                yield rows(positions[part]), problem.targets(positions[part]), weights_N[part]
 
         return stream, None
-    x_ND = rows(positions)
+    x_ND, targets_NK = rows(positions), problem.targets(positions)
     basis_RD = None
     if x_ND.shape[0] < x_ND.shape[1]:
         basis_RD = np.linalg.qr(x_ND.T)[0].T

@@ -24,6 +24,7 @@ class RunDirectory:
         self.probe = self.checkpoints / "probe.ckpt"
         self.last = self.checkpoints / "last.ckpt"
         self.config = root / "config.yaml"
+        self.recipe = root / "recipe.json"
         self.split = root / "split.csv"
         self.data_report = root / "data_report.json"
         self.metrics = root / "metrics.csv"

@@ -15,6 +15,7 @@ from torch import nn
 
 from finetune.cache.features import PLAIN
 from finetune.cache.store import Features
+from finetune.candidates import Floats, HeldOut, scores
 from finetune.data.module import ImageData
 from finetune.head.linear import LinearHead
 from finetune.loss.binary_cross_entropy import BinaryCrossEntropy
@@ -30,8 +31,8 @@ def is_convex(head: nn.Module, loss: nn.Module) -> bool:
     return isinstance(head, LinearHead) and isinstance(loss, BinaryCrossEntropy | CrossEntropy)
 
 
-def solve_head(model: ImageClassifier, data: ImageData, seed: int) -> None:
-    """Solve the head on the training images' features, stored ones where the cache can.
+def solve_head(model: ImageClassifier, data: ImageData, seed: int, monitor: str) -> HeldOut:
+    """Solve the head on the training images' features, stored ones where the cache can; gives its cross-validated score.
 
     Class weights and label smoothing are those of the run's loss; the sampler plays no part.
     """
@@ -46,17 +47,18 @@ def solve_head(model: ImageClassifier, data: ImageData, seed: int) -> None:
     present = np.flatnonzero(features.present_N)
     targets = table.targets[rows[present]]
     multilabel = table.task == "multilabel"
-    hard_NK = targets if multilabel else np.eye(len(table.classes))[targets]
-    share = 0.5 if multilabel else 1.0 / len(table.classes)
-    class_weights_K = loss.weights_K.double().cpu().numpy()
-    weights_N = (hard_NK * class_weights_K).sum(axis=1) if not multilabel else np.ones(len(hard_NK))
+    num_classes, smoothing = len(table.classes), loss.label_smoothing
+    weights_N = np.ones(len(present)) if multilabel else loss.weights_K.double().cpu().numpy()[targets]
 
     def read(positions: Ints) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         return features.take(present[positions]).float().numpy()
 
-    smooth_NK = hard_NK * (1 - loss.label_smoothing) + share * loss.label_smoothing
+    def smooth(positions: Ints) -> Floats:
+        hard = targets[positions].astype(np.float64) if multilabel else np.eye(num_classes)[targets[positions]]
+        return hard * (1 - smoothing) + smoothing * (0.5 if multilabel else 1.0 / num_classes)
+
     with threadpool_limits(limits=1):  # the matrices are small; threads that wait for each other cost more
-        probe = solve(Problem(read, smooth_NK.astype(np.float64), weights_N, multilabel), seed)
+        probe = solve(Problem(read, smooth, weights_N, multilabel), seed)
     with torch.no_grad():
         head.linear.weight.copy_(torch.from_numpy(probe.weight_KD))
         head.linear.bias.copy_(torch.from_numpy(probe.bias_K))
@@ -64,6 +66,8 @@ def solve_head(model: ImageClassifier, data: ImageData, seed: int) -> None:
     log.info(
         "head      solved on %d images, strength %g by cross-validation, %.1f s", len(rows), probe.strength, seconds
     )
+    held_N = scores(probe.held.logits_MK, targets[probe.held.positions], monitor)
+    return HeldOut(float(held_N.mean()), len(held_N))
 
 
 def _live_features(model: ImageClassifier, data: ImageData, rows: Ints) -> Features:

@@ -24,11 +24,18 @@ if TYPE_CHECKING:
 
 def run(cfg: DictConfig) -> Result:
     """Train as configured; gives the content of ``result.json``."""
+    from finetune.following import given_keys
     from finetune.run_directory import RunDirectory
     from finetune.training import train
 
-    hydra_run = HydraConfig.get().runtime
-    return train(cfg, RunDirectory(Path(hydra_run.output_dir)), hydra_run.choices)
+    hydra = HydraConfig.get()
+    experiments = [
+        Path(source.path) / "experiment" / f"{hydra.runtime.choices['experiment']}.yaml"
+        for source in hydra.runtime.config_sources
+        if source.schema == "file" and hydra.runtime.choices.get("experiment")
+    ]
+    given = given_keys(hydra.overrides.task, [file for file in experiments if file.is_file()])
+    return train(cfg, RunDirectory(Path(hydra.runtime.output_dir)), hydra.runtime.choices, given)
 
 
 main = cli.entry("train", run)

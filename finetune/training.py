@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,12 @@ log = logging.getLogger(__name__)
 Result = dict[str, Any]
 
 
-def train(cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str]) -> Result:
+def train(
+    cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str], given: Collection[str] | None = None
+) -> Result:
     """Train as configured in the folder of ``run``; ``choices`` names the options behind groups, for the terminal.
+
+    ``given`` are the keys that the recipe leaves alone; None: the whole configuration stands as it is.
 
     ``result.json`` is there from the start, whatever happens.
 
@@ -41,7 +45,7 @@ def train(cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str]) -> Res
     loggers: list[Logger] = []
     status = "failed"
     try:
-        result = _train(cfg, run, choices, loggers, started)
+        result = _train(cfg, run, choices, given, loggers, started)
         status = "completed"
         return result
     except (Interrupted, KeyboardInterrupt):
@@ -62,17 +66,24 @@ def train(cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str]) -> Res
 
 
 def _train(
-    cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str], loggers: list[Logger], started: float
+    cfg: DictConfig,
+    run: RunDirectory,
+    choices: Mapping[str, str],
+    given: Collection[str] | None,
+    loggers: list[Logger],
+    started: float,
 ) -> Result:
     resume_from = find_checkpoint(cfg.resume, run)
-    parts = assemble(cfg, run, choices, loggers, resume_from)
+    parts = assemble(cfg, run, choices, given, loggers, resume_from)
     with parts.interruption.handling():
         prepared = time.monotonic()
         solved = resume_from is None and parts.model.schedule.solve_head
         if solved:
-            solve_head(parts.model, parts.data, cfg.seed)
+            held_out = solve_head(parts.model, parts.data, cfg.seed, cfg.monitor)
             if is_first():
-                write_checkpoint(finish.weights_payload(parts.model), run.probe)
+                payload = finish.weights_payload(parts.model)
+                payload["finetune"]["held_out"] = held_out._asdict()
+                write_checkpoint(payload, run.probe)
         if parts.model.schedule.max_epochs > 0:
             fit(parts, resume_from)
         if not is_first():

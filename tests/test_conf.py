@@ -91,6 +91,7 @@ def chosen_by_the_option(option: str, key: str) -> bool:
         ("freeze", "stage"),
         ("freeze", "phases"),
         ("freeze", "solve_head"),
+        ("freeze", "batch_norm"),
     }
 
 

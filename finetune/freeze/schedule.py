@@ -57,6 +57,7 @@ class FreezeSchedule:
         stage: what ``{stage}`` means in a phase's patterns.
         solve_head: a linear head is solved before the first epoch, and leading phases that train only the head fall
             away; read by ``without_head_phases``.
+        batch_norm: of phases that do not say; null means ``live``.
 
     Raises:
         ConfigError: a phase is malformed, empty at this run length, or addresses a stage that is not there; every
@@ -72,12 +73,14 @@ class FreezeSchedule:
         l2_sp: float = 0.0,
         stage: str | None = None,
         solve_head: bool = False,
+        batch_norm: Literal["live", "frozen"] | None = None,
     ) -> None:
         self.stages = stages
         self.max_epochs = max_epochs
         self.l2_sp = l2_sp
         self.solve_head = solve_head
-        phases = [{**fields, "train": _fill(fields.get("train"), stage)} for fields in phases]
+        own = {} if batch_norm is None else {"batch_norm": batch_norm}
+        phases = [{**own, **fields, "train": _fill(fields.get("train"), stage)} for fields in phases]
         problems = _malformed(phases)
         if l2_sp < 0:
             problems.append(ConfigError(f"freeze.l2_sp={l2_sp}: a strength of 0 or more is expected"))

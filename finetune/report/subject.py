@@ -41,6 +41,8 @@ class Subject:
     unreadable: tuple[str, ...] = ()
     command: str = ""
     trained_on: bool = False
+    kept: tuple[str, ...] = ()
+    """Which weights were kept, and why, a sentence each."""
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -51,18 +53,20 @@ class RunFiles:
     history: tuple[dict[str, float], ...]
     config: str
     data_report: dict[str, Any]
+    recipe: dict[str, Any]
 
 
 def read_run(directory: Path) -> RunFiles:
-    """Read metrics.csv, config.yaml and data_report.json of a run directory."""
+    """Read metrics.csv, config.yaml, data_report.json and recipe.json of a run directory."""
     history: list[dict[str, float]] = []
     metrics = directory / "metrics.csv"
     if metrics.is_file():
         with metrics.open(newline="", encoding="utf-8") as file:
             history = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-    config, data = directory / "config.yaml", directory / "data_report.json"
+    config, data, recipe = (directory / name for name in ("config.yaml", "data_report.json", "recipe.json"))
     return RunFiles(
         tuple(history),
         config.read_text(encoding="utf-8") if config.is_file() else "",
         json.loads(data.read_text(encoding="utf-8")) if data.is_file() else {},
+        json.loads(recipe.read_text(encoding="utf-8")) if recipe.is_file() else {},
     )

@@ -1,4 +1,4 @@
-"""The line from the probe to the fine-tuned network: its ends, its middle, its statistics and who is chosen."""
+"""The line from the probe to the fine-tuned network: its ends, its middle and its statistics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.interpolation import COEFFICIENTS, between, choose, place, statistics_moved
+from finetune.interpolation import between, place, statistics_moved
 
 
 def normed(seed: int, shift: float) -> nn.Sequential:
@@ -54,22 +54,3 @@ def test_frozen_statistics_are_left_alone_and_no_image_is_read() -> None:
     network = normed(0, 0.0)
     place(network, probe, tuned, 0.5, (pytest.fail("an image was read") for _ in range(1)))
     assert torch.equal(network[1].running_mean, probe["1.running_mean"])
-
-
-@pytest.mark.parametrize(
-    ("values", "mode", "expected"),
-    [
-        ([0.5, 0.7, 0.7, 0.6, 0.7], "max", 0.25),
-        ([0.9, 0.9, 0.9, 0.9, 0.9], "max", 0.0),
-        ([0.5, 0.4, 0.3, 0.2, 0.1], "min", 1.0),
-        ([0.1, 0.1, 0.3, 0.2, 0.4], "min", 0.0),
-    ],
-)
-def test_the_best_point_is_kept_and_of_equals_the_probe_ward_one(
-    values: list[float], mode: str, expected: float
-) -> None:
-    by_coefficient = dict(zip(COEFFICIENTS, values, strict=True))
-    best, candidates = choose(by_coefficient.__getitem__, mode)  # type: ignore[arg-type]
-    assert best.coefficient == expected
-    assert best.value == by_coefficient[expected]
-    assert [candidate.coefficient for candidate in candidates] == list(COEFFICIENTS)

@@ -23,7 +23,8 @@ def made(count: int, dimensions: int, classes: int) -> tuple[npt.NDArray[np.floa
 def problem_of(
     features_ND: npt.NDArray[np.float32], targets_NK: npt.NDArray[np.float64], *, multilabel: bool = False
 ) -> Problem:
-    return Problem(lambda rows: features_ND[rows], targets_NK, np.ones(len(targets_NK)), multilabel)
+    ones_N = np.ones(len(targets_NK))
+    return Problem(lambda rows: features_ND[rows], lambda rows: targets_NK[rows], ones_N, multilabel)
 
 
 def value(solution: Probe, features_ND: npt.NDArray[np.float32], targets_NK: npt.NDArray[np.float64]) -> float:
@@ -45,9 +46,22 @@ def test_the_objective_is_scikit_learns_within_a_millionth(count: int, dimension
     centred_ND = (exact_ND - exact_ND.mean(axis=0)) / scale
     theirs = LogisticRegression(C=1 / (ours.strength * count), tol=1e-10, max_iter=100_000).fit(centred_ND, labels_N)
     weight_KD = theirs.coef_ / scale
-    reference = Probe(weight_KD, theirs.intercept_ - weight_KD @ exact_ND.mean(axis=0), ours.strength, {})
+    reference = Probe(weight_KD, theirs.intercept_ - weight_KD @ exact_ND.mean(axis=0), ours.strength, {}, ours.held)
     expected = value(reference, features_ND, targets_NK)
     assert value(ours, features_ND, targets_NK) == pytest.approx(expected, rel=1e-6)
+
+
+def test_every_image_is_held_out_once_by_a_head_that_never_saw_it() -> None:
+    """Labels without a pattern: a head that had seen an image would name it (400 dimensions for 60 images)."""
+    rng = np.random.default_rng(0)
+    features_ND = rng.normal(size=(60, 400)).astype(np.float32)
+    labels_N = rng.permutation(np.arange(60) % 3)
+    solution = solve(problem_of(features_ND, np.eye(3)[labels_N]), seed=0)
+    assert solution.held.positions.tolist() == list(range(60))
+    right = (solution.held.logits_MK.argmax(axis=1) == labels_N).mean()
+    fitted = ((features_ND @ solution.weight_KD.T + solution.bias_K).argmax(axis=1) == labels_N).mean()
+    assert right < 0.6
+    assert fitted == 1.0
 
 
 def test_reading_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,3 +178,15 @@ def test_without_any_mistake_the_page_says_so(subject: Callable[..., Subject], t
     page = write(tmp_path, replace(made, predictions=perfect, evaluation=evaluate(perfect)))
     assert "No mistake among 8 images." in page.text
     assert "With 8 images they are wide" in page.text
+
+
+def test_the_page_says_what_the_recipe_decided_and_which_weights_were_kept(
+    subject: Callable[..., Subject], tmp_path: Path
+) -> None:
+    assert "recipe" not in write(tmp_path, subject()).ids
+    decision = {"key": "optimizer.lr", "value": 0.001, "given": True, "reason": "the recipe says 0.0014"}
+    (tmp_path / "recipe.json").write_text(json.dumps({"name": "auto", "decisions": [decision]}))
+    page = write(tmp_path, subject(kept=("Kept the probe: the best estimate.",)))
+    assert "recipe" in page.ids
+    assert "Kept the probe: the best estimate." in page.text
+    assert "given; the recipe says 0.0014" in page.text

@@ -1,0 +1,131 @@
+"""Is the default at least as good as what else there is? One table of means and intervals: docs/benchmark.md.
+
+    make benchmark                                             # everything, hours; what is done is not done again
+    make benchmark ARGS="--sets clipart-all digits-10"         # some of it
+    make benchmark ARGS="--report"                             # only write the table from what has been run
+
+Every run leaves one JSON file in runs/benchmark/rows, named SET-SEED-CONTESTANT, so that it can be stopped at any time.
+``finetune`` and ``finetune-fast`` are this package's commands with nothing said but the network and the folder;
+``probe-best`` is scikit-learn's logistic regression; the rivals get the epochs, the image size and the batch that our
+recipe chose for the set. One thread each: OMP_NUM_THREADS=1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy.datasets import REPOSITORY, Dataset, write
+from benchmarks.accuracy.table import page
+
+ROOT = REPOSITORY / "runs/benchmark"
+ROWS = ROOT / "rows"
+DATASETS = (
+    Dataset("clipart", None),
+    Dataset("digits", 10),
+    Dataset("clipart", 10),
+    Dataset("clipart", 5),
+    Dataset("digits", 5),
+    Dataset("fashion", 10),
+    Dataset("digits", 50),
+    Dataset("fashion", 100),
+)
+OURS = {"finetune": (), "finetune-fast": ("recipe=fast",)}
+RIVALS = ("logistic", "logistic-all", "fastai", "timm")
+
+
+def main() -> None:
+    """Run what is not there yet, then write the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=(__doc__ or "").split("\n")[0])
+    names = [str(dataset) for dataset in DATASETS]
+    parser.add_argument("--sets", nargs="*", choices=names, default=names)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3])
+    parser.add_argument("--contestants", nargs="*", choices=[*OURS, *RIVALS], default=[*OURS, *RIVALS])
+    parser.add_argument("--report", action="store_true", help="run nothing, write the table")
+    chosen = parser.parse_args()
+    if not chosen.report:
+        for seed in chosen.seeds:
+            for dataset in DATASETS:
+                if str(dataset) in chosen.sets:
+                    for contestant in sorted(chosen.contestants, key=[*OURS, *RIVALS].index):
+                        run(dataset, seed, contestant)
+    rows = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(ROWS.glob("*.json"))]
+    (REPOSITORY / "docs/benchmark.md").write_text(page(rows, [str(dataset) for dataset in DATASETS]), encoding="utf-8")
+
+
+def run(dataset: Dataset, seed: int, contestant: str) -> None:
+    """One run, unless its row is there; a row is written whole, after the run has ended well."""
+    row = ROWS / f"{dataset}-{seed}-{contestant}.json"
+    if row.is_file():
+        return
+    folder = write(dataset, seed, ROOT / "data")
+    directory = ROOT / f"{dataset}-{seed}-{contestant}"
+    command = (
+        _ours(folder, seed, contestant, directory) if contestant in OURS else _rival(dataset, seed, contestant, folder)
+    )
+    print(f"$ {shlex.join(command)}", flush=True)
+    started = time.monotonic()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, *command[1:]], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    seconds = time.monotonic() - started
+    if done.returncode != 0:
+        raise SystemExit(f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}\nit ended with code {done.returncode}")
+    content: dict[str, Any] = {
+        "set": str(dataset),
+        "seed": seed,
+        "contestant": contestant,
+        "seconds": round(seconds, 1),
+    }
+    if contestant in OURS:
+        result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+        content["test_accuracy"] = result["test"]["accuracy"]
+        content["candidates"] = result["candidates"]
+        content["kept"] = result["monitor"]["coefficient"]
+    else:
+        content |= json.loads(done.stdout.strip().splitlines()[-1].rpartition("\r")[2])
+    content["command"] = shlex.join(command)
+    ROWS.mkdir(parents=True, exist_ok=True)
+    part = row.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    part.replace(row)
+    print(f"  {content['test_accuracy']:.3f} in {seconds:.0f} s", flush=True)
+
+
+def _ours(folder: Path, seed: int, contestant: str, directory: Path) -> Sequence[str]:
+    return [
+        *("python", "-m", "finetune.train", f"data.path={folder.relative_to(REPOSITORY)}"),
+        *("backbone=efficientnet_lite0", "logger=csv", f"seed={seed}"),
+        *OURS[contestant],
+        f"hydra.run.dir={directory.relative_to(REPOSITORY)}",
+    ]
+
+
+def _rival(dataset: Dataset, seed: int, contestant: str, folder: Path) -> Sequence[str]:
+    """At the epochs, size and batch of our own runs of the set, in which both recipes agree."""
+    records = [ROOT / f"{dataset}-{seed}-{name}/recipe.json" for name in OURS]
+    found = next((record for record in records if record.is_file()), None)
+    if found is None:
+        raise SystemExit(
+            f"{contestant} takes its epochs from our own run; run finetune on {dataset} with seed {seed} first"
+        )
+    record = json.loads(found.read_text(encoding="utf-8"))
+    chosen = {entry["key"]: entry["value"] for entry in record["decisions"]}
+    return [
+        *("python", "-m", "benchmarks.accuracy.rival", contestant, str(folder.relative_to(REPOSITORY))),
+        *("--epochs", str(chosen["trainer.max_epochs"]), "--size", str(chosen["data.image_size"])),
+        *("--batch", str(chosen["data.batch_size"]), "--seed", str(seed)),
+    ]
+
+
+if __name__ == "__main__":
+    main()

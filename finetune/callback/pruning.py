@@ -28,7 +28,7 @@ class Pruning(Callback):
         self,
         *,
         monitor: str = "val/balanced_accuracy",
-        pruner: str = "median",
+        pruner: str = "quartile",
         warmup_trials: int = 5,
         warmup_epochs: int = 2,
     ) -> None:

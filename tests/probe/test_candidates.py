@@ -63,11 +63,13 @@ def test_the_estimates_are_nearer_to_the_truth_than_val_alone():
 
 
 def test_nothing_is_kept_that_val_puts_below_the_probe():
-    probe = [1.0, 1.0, 1.0, 0.0] * 10
-    worse = [1.0, 1.0, 0.0, 0.0] * 10
+    """Also where cross-validation says that the probe was lucky on val, and the other was right on other images."""
+    probe = [1.0] * 30 + [0.0] * 10
+    other = [1.0] * 22 + [0.0] * 8 + [1.0] * 7 + [0.0] * 3
     for held_out in (None, HeldOut(0.1, 400), HeldOut(0.99, 400)):
-        kept, _ = choose(of(probe, worse, worse, worse, worse), held_out, larger_is_better=True)
+        kept, candidates = choose(of(probe, other, other, other, other), held_out, larger_is_better=True)
         assert kept.coefficient == 0.0
+        assert candidates[1].value == 0.725 < candidates[0].value == 0.75
 
 
 def test_of_a_loss_less_is_better():

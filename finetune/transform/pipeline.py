@@ -3,7 +3,7 @@
 albumentations gives every worker the same stream and repeats it every epoch unless it is told otherwise; here each
 call carries its seed, so an image's augmentation depends on nothing but (run, epoch, image). Its resizing is OpenCV's
 and does not antialias when it shrinks; the crop is therefore resized by torch's kernels for bytes (as torchvision does
-it), with the kernel of the weights: Pillow's arithmetic to one level of 255, in a fifth of Pillow's time.
+it), with the kernel of the weights: Pillow's result to two levels of 255 on noise, in a fifth of Pillow's time.
 
 Source: Buslaev et al. 2020 (arXiv:1809.06839); version 2.0.8 is the last one under the MIT licence.
 """
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import albumentations as A
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -61,7 +62,7 @@ def resized(image_HWC: npt.NDArray[np.uint8], size: tuple[int, int], interpolati
         return np.array(Image.fromarray(image_HWC).resize(size[::-1], kernel), dtype=np.uint8)
     image_CHW = torch.from_numpy(np.require(image_HWC, requirements=("C", "W"))).permute(2, 0, 1)
     output_BCHW = nn.functional.interpolate(image_CHW[None], size, mode=interpolation, antialias=True)
-    output_HWC: npt.NDArray[np.uint8] = np.ascontiguousarray(output_BCHW[0].permute(1, 2, 0).numpy())
+    output_HWC: npt.NDArray[np.uint8] = cv2.merge(list(output_BCHW[0].numpy()))  # a twentieth of NumPy's transposition
     return output_HWC
 
 

@@ -6,6 +6,7 @@ import copy
 import logging
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from finetune import training
 from finetune.build import network_from_checkpoint
 from finetune.cache import trunk
 from finetune.checkpoint import read_checkpoint
+from finetune.data import dataset
 from finetune.data.image import read_image
 from tests.conftest import write_image_folder
 from tests.engine.conftest import Moment, assert_same_run, interrupted_run, train
@@ -87,6 +89,30 @@ def test_in_bfloat16_stored_and_live_training_agree_on_all_but_two_in_a_hundred_
     assert len(predicted[0]) == 120
     assert (predicted[0] != predicted[1]).mean() <= 0.02
     assert len(np.unique(predicted[1])) == 3, "a constant prediction would prove nothing"
+
+
+def test_a_probe_in_bfloat16_reads_each_image_once_and_is_judged_in_float32(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: Counter[str] = Counter()
+
+    def counted(path: Path, **options: Any) -> np.ndarray:
+        read[str(path)] += 1
+        return read_image(path, **options)
+
+    monkeypatch.setattr(dataset, "read_image", counted)
+    found = train(tmp_path / "run", f"data.path={images}", "freeze=head_only", "trainer.precision=bf16-mixed", *PLAIN)
+    assert len(read) == 24
+    assert read.total() == 24 + 4, "four more for the check of the trunk"
+
+    checkpoint = read_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    rows = pd.read_csv(tmp_path / "run" / "split.csv").query("split == 'val'")
+    pixels = np.stack([checkpoint.preprocessing.resize_crop(read_image(images / path)) for path in rows["path"]])
+    targets_N = torch.tensor([checkpoint.classes.index(label) for label in rows["label"]])
+    with torch.no_grad():
+        images_BCHW = checkpoint.preprocessing.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+        loss = nn.functional.cross_entropy(network_from_checkpoint(checkpoint)(images_BCHW), targets_N)
+    assert found["val"]["loss"] == pytest.approx(float(loss), abs=1e-5)
 
 
 def predictions(directory: Path, images: Path) -> np.ndarray:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from finetune.errors import ConfigError
 from finetune.preprocessing import Preprocessing
 from finetune.transform.light import Light
+from finetune.transform.pipeline import resized
 from finetune.transform.standard import Standard
 from finetune.transform.strong import Strong
 
@@ -46,3 +48,15 @@ def test_shares_outside_their_range_are_reported_together():
     )
     with pytest.raises(ConfigError, match=r"transform\.erase=-0\.5"):
         Strong(Preprocessing(), erase=-0.5)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
+@pytest.mark.parametrize("size", [(90, 70), (224, 224), (300, 371), (64, 64), (5, 400)])
+def test_resizing_is_pillows_to_two_levels_of_255(interpolation: str, size: tuple[int, int]):
+    """On noise, where every kernel shows most; smaller and larger than the source, and the source's own size."""
+    image = np.random.default_rng(0).integers(0, 256, (131, 187, 3), dtype=np.uint8)
+    pillow = Image.fromarray(image).resize(size[::-1], Image.Resampling[interpolation.upper()])
+    apart = np.abs(resized(image, size, interpolation).astype(int) - np.asarray(pillow))
+    assert apart.shape == (*size, 3)
+    assert apart.max() <= 2
+    assert apart.mean() < 0.25

@@ -16,12 +16,12 @@ import pytest
 import torch
 from torch import nn
 
-from finetune import training
 from finetune.build import network_from_checkpoint
 from finetune.cache import trunk
 from finetune.checkpoint import read_checkpoint
 from finetune.data import dataset
 from finetune.data.image import read_image
+from finetune.model import ImageClassifier
 from tests.conftest import write_image_folder
 from tests.engine.conftest import Moment, assert_same_run, interrupted_run, train
 
@@ -210,7 +210,7 @@ def test_the_epochs_take_the_stored_views_in_turn(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[int, torch.Tensor] = {}
-    plain = training.ImageClassifier.training_step
+    plain = ImageClassifier.training_step
 
     def remember(self: Any, batch: Any, batch_idx: int) -> Any:
         order = torch.argsort(batch.indices)
@@ -219,7 +219,7 @@ def test_the_epochs_take_the_stored_views_in_turn(
         )
         return plain(self, batch, batch_idx)
 
-    monkeypatch.setattr(training.ImageClassifier, "training_step", remember)
+    monkeypatch.setattr(ImageClassifier, "training_step", remember)
     overrides = (f"data.path={images}", "freeze=head_only", "cache.views=2", "transform=strong", "data.batch_size=32")
     train(tmp_path / "run", *overrides)
     assert torch.equal(seen[0], seen[2])

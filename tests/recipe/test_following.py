@@ -55,9 +55,14 @@ def test_an_option_that_says_where_or_what_leaves_the_rest_to_the_recipe(switch:
     assert not any(given for _, given in followed(switch)[1].values())
 
 
+def test_an_experiment_may_choose_its_recipe() -> None:
+    assert composed("experiment=depth_study").recipe == "none"
+    assert composed("experiment=depth_study", "recipe=fast").recipe == "fast"
+
+
 def test_what_an_experiment_sets_is_given() -> None:
     cfg, done = follow(
-        composed("experiment=depth_study"),
+        composed("experiment=depth_study", "recipe=auto"),
         facts(pretrained=False),
         given_keys([], [CONF_DIR / "experiment/depth_study.yaml"]),
     )

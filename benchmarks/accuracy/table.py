@@ -12,7 +12,8 @@ _OPENING = """# Benchmark
 Made by `make benchmark`; every figure is of a run that was made, and a place without a run says so. EfficientNet-Lite0 with
 its packaged ImageNet weights; accuracy on the test images, mean over seeds and its standard error, and mean seconds of the
 whole command. A seed draws the images, the fifth of them that validates, and all of the run's randomness; every contestant
-gets the same images. The number in a set's name is images a class, validation included.
+gets the same images. The number in a set's name is images a class, validation included. In brackets: how many seeds were
+run; with one there is no standard error. Seconds are wall time and compare only where the machine did nothing else.
 
 | contestant | what it is |
 |---|---|

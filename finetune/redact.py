@@ -32,8 +32,12 @@ def is_secret_name(name: str) -> bool:
 
 
 def secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The secrets among environment variables, longest first; very short values are no secrets."""
-    found = {value for name, value in environment.items() if is_secret_name(name) and len(value) >= _SHORTEST}
+    """The secrets among environment variables, longest first; very short values are none, nor is the working directory."""
+    found = {
+        value
+        for name, value in environment.items()
+        if is_secret_name(name) and name != "PWD" and len(value) >= _SHORTEST
+    }
     return tuple(sorted(found, key=len, reverse=True))
 
 

@@ -41,7 +41,9 @@ def test_values_of_secret_variables_are_found_anywhere_longest_first() -> None:
         "LONG_PASSWORD": "abcdefgh-and-more",
         "SHORT_SECRET": "abc",
         "PATH": "/usr/bin/x",
+        "PWD": "/home/me/project",
+        "DB_PWD": "hunter2hunter2",
     }
     secrets = secret_values(environment)
-    assert secrets == ("abcdefgh-and-more", "abcdefgh")
+    assert secrets == ("abcdefgh-and-more", "hunter2hunter2", "abcdefgh")
     assert redact("see abcdefgh-and-more in /usr/bin/x, abc", secrets) == "see *** in /usr/bin/x, abc"

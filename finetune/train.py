@@ -5,6 +5,8 @@
     python -m finetune.train data.path=./mydata backbone.weights=none                      # from scratch
     python -m finetune.train data.path=./mydata hydra.run.dir=runs/mine resume=auto        # go on where it stopped
 
+A run is made again by its own configuration: ``--config-dir RUN --config-name config``, as it stands.
+
 Writes a run directory (README.md explains each file). ``--help`` lists keys and groups.
 """
 
@@ -35,7 +37,8 @@ def run(cfg: DictConfig) -> Result:
         if source.schema == "file" and hydra.runtime.choices.get("experiment")
     ]
     given = given_keys(hydra.overrides.task, [file for file in experiments if file.is_file()])
-    return train(cfg, RunDirectory(Path(hydra.runtime.output_dir)), hydra.runtime.choices, given)
+    choices = {"freeze": "as in the file", "head": "as in the file", **hydra.runtime.choices}  # config.yaml has no groups
+    return train(cfg, RunDirectory(Path(hydra.runtime.output_dir)), choices, given)
 
 
 main = cli.entry("train", run)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from finetune.errors import Interrupted
 from finetune.model import ImageClassifier
@@ -40,6 +41,8 @@ def chain(directory: Path, points: tuple[Moment, ...], *overrides: str) -> None:
         workers = f"data.num_workers={2 * (number in (1, 7))}"
         with signal_at(moment), pytest.raises(Interrupted):
             train(directory, *overrides, workers, "resume=auto")
+        last = torch.load(directory / "checkpoints" / "last.ckpt", weights_only=True)
+        assert last["epoch"] == moment.epoch, "it stopped there, not at the end"
     train(directory, *overrides, "resume=auto")
 
 

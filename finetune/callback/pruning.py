@@ -30,7 +30,7 @@ class Pruning(Callback):
         monitor: str = "val/balanced_accuracy",
         pruner: str = "quartile",
         warmup_trials: int = 5,
-        warmup_epochs: int = 2,
+        warmup_epochs: int = 4,
     ) -> None:
         absent = [name for name in _VARIABLES if not os.environ.get(name)]
         if absent:

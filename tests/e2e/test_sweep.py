@@ -82,7 +82,7 @@ def test_a_search_that_is_killed_half_way_beats_the_neighbours_of_the_default(di
 
     directory = tmp_path / "s" / "search"
     words = ("-m", f"data.path={digits}", "trainer.max_epochs=8", "sweep=optuna", "sweep.space=null", "sweep.trials=20")
-    words += ("data.val_fraction=0.5",)  # 160 images: one is 0.6 % of the monitor
+    words += ("data.val_fraction=0.75",)  # 80 images to learn from and 240 to judge by: one is 0.4% of the monitor
     words += ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={directory}")
     process = _start(*words)
     while len(list(directory.glob("*/result.json"))) < 9:
@@ -107,7 +107,7 @@ def test_a_search_that_is_killed_half_way_beats_the_neighbours_of_the_default(di
     assert study.best_value > max(float(value) for _, _, value in _values(tmp_path / "s" / "neighbours"))
     epochs = sum(len(path.read_text().splitlines()) - 1 for path in directory.glob("*/metrics.csv"))
     print(f"best {study.best_value:.3f} at {study.best_params}; {epochs} of {20 * 8} epochs were run")
-    assert epochs <= 0.9 * 20 * 8  # at least a tenth of all epochs is saved
+    assert epochs <= 0.95 * 20 * 8  # at least a twentieth of all epochs is saved
 
 
 @pytest.mark.long

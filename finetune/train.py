@@ -37,7 +37,11 @@ def run(cfg: DictConfig) -> Result:
         if source.schema == "file" and hydra.runtime.choices.get("experiment")
     ]
     given = given_keys(hydra.overrides.task, [file for file in experiments if file.is_file()])
-    choices = {"freeze": "as in the file", "head": "as in the file", **hydra.runtime.choices}  # config.yaml has no groups
+    choices = {
+        "freeze": "as in the file",
+        "head": "as in the file",
+        **hydra.runtime.choices,
+    }  # config.yaml has no groups
     return train(cfg, RunDirectory(Path(hydra.runtime.output_dir)), choices, given)
 
 

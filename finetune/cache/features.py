@@ -115,7 +115,7 @@ class FeatureReuse:
         self.dtype = dtype
         self.augments = augments
         self._boundaries: dict[Phase, Boundary | None] = {}
-        self._trunks: dict[Boundary, dict[torch.dtype, Trunk]] = {}
+        self._trunks: dict[Boundary, Trunk | None] = {}
         self._rests: dict[int, nn.Module] = {}
         self._features: dict[tuple[str, bytes], Features] = {}
         self._first_weights = self._backbone_digest()
@@ -239,11 +239,13 @@ class FeatureReuse:
     def _trunk(self, boundary: Boundary, num_images: int, dtype: torch.dtype) -> Trunk | None:
         """The fast trunk of a boundary, checked against the plain network once; None says that the phase runs live."""
         if boundary not in self._trunks:
-            self._trunks[boundary] = self._checked_trunks(boundary, num_images)
-        return self._trunks[boundary].get(dtype)
+            self._trunks[boundary] = self._checked_trunk(boundary, num_images)
+        trunk = self._trunks[boundary]
+        # the copy in bfloat16 is let go after its pass: making it takes milliseconds
+        return trunk if trunk is None or dtype == torch.float32 else trunk.in_dtype(dtype)
 
-    def _checked_trunks(self, boundary: Boundary, num_images: int) -> dict[torch.dtype, Trunk]:
-        """In float32 and, where the run stores that, in bfloat16; empty when the boundary is to be computed live."""
+    def _checked_trunk(self, boundary: Boundary, num_images: int) -> Trunk | None:
+        """In float32; also checked in the precision that the run stores. None when it is to be computed live."""
         backbone = self.network.get_submodule("backbone")
         trunk = Trunk(backbone, self.schedule.stages, boundary.below, self.preprocessing)
         rest = self._rest(boundary)
@@ -251,24 +253,18 @@ class FeatureReuse:
         expected_BD = plain_features(backbone, self.preprocessing, images_BCHW)
         if difference(expected_BD, trunk, rest, images_BCHW) > _SAME:
             log.info("features  live: this network cannot be entered at the %s", boundary.name)
-            return {}
-        trunks = {torch.float32: trunk}
-        if self.dtype != torch.float32:
-            trunks[self.dtype] = trunk.in_dtype(self.dtype)
-            lost = difference(expected_BD, trunks[self.dtype], rest, images_BCHW)
-            if lost > _MOST_LOST:
-                log.info("features  live: %s would change them by %.0f%%", self.dtype, 100 * lost)
-                return {}
-        gigabytes = trunks[self.dtype](images_BCHW[:1]).nbytes * num_images * max(1, self.cache.views) / 1e9
+            return None
+        stored = trunk if self.dtype == torch.float32 else trunk.in_dtype(self.dtype)
+        lost = 0.0 if stored is trunk else difference(expected_BD, stored, rest, images_BCHW)
+        if lost > _MOST_LOST:
+            log.info("features  live: %s would change them by %.0f%%", self.dtype, 100 * lost)
+            return None
+        gigabytes = stored(images_BCHW[:1]).nbytes * num_images * max(1, self.cache.views) / 1e9
         if gigabytes > self.cache.max_gb:
-            log.info(
-                "features  live: the %s would take %.1f GB (cache.max_gb=%g)",
-                boundary.name,
-                gigabytes,
-                self.cache.max_gb,
-            )
-            return {}
-        return trunks
+            most = self.cache.max_gb
+            log.info("features  live: the %s would take %.1f GB (cache.max_gb=%g)", boundary.name, gigabytes, most)
+            return None
+        return trunk
 
 
 def _versions() -> dict[str, str]:

@@ -74,7 +74,7 @@ bench: $(STAMP)  ## speed, as ratios measured in one run; writes bench.json
 	$(PYTHON) -m bench
 
 benchmark: $(STAMP)  ## accuracy against fastai, timm and a linear probe; hours, resumable; ARGS="--report" writes the table
-	$(PYTHON) -m benchmarks.accuracy $(ARGS)
+	$(PYTHON) -m bench.accuracy $(ARGS)
 
 cache: $(STAMP)  ## show the store of frozen features; ARGS="--prune" empties it
 	$(PYTHON) -m finetune.cache $(ARGS)

@@ -236,7 +236,7 @@ RULES = (
             ),
             Case("else", _always, "none", "the largest class has {facts.ratio:.1f} times the images of the smallest"),
         ),
-        "`python -m benchmarks.accuracy.heads uneven`, balanced accuracy: .857 plain, .868 weighted at a ratio of 3; "
+        "`python -m bench.accuracy.heads uneven`, balanced accuracy: .857 plain, .868 weighted at a ratio of 3; "
         ".718, .775 at 10. Logit adjustment (Menon et al. 2021, arXiv:2007.07314) gave .879, .804; it is not built yet.",
     ),
 )

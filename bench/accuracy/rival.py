@@ -1,6 +1,6 @@
 """One run of a rival on a folder of the benchmark; one line of JSON at its end.
 
-    python -m benchmarks.accuracy.rival fastai FOLDER --epochs 10 --size 128 --batch 32 --seed 1
+    python -m bench.accuracy.rival fastai FOLDER --epochs 10 --size 128 --batch 32 --seed 1
 
 All start from the same packaged ImageNet weights of EfficientNet-Lite0 and see train/, val/ and test/ as they stand.
 ``fastai``: ``fine_tune`` with its defaults, one frozen epoch and the rest unfrozen, so ``--epochs`` in all. ``timm``: a
@@ -173,7 +173,7 @@ RIVALS = {
 
 def main() -> None:
     """Run one, print its accuracy on test/."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy.rival")
+    parser = argparse.ArgumentParser(prog="python -m bench.accuracy.rival")
     parser.add_argument("rival", choices=RIVALS)
     parser.add_argument("folder", type=Path)
     for name in ("epochs", "size", "batch", "seed"):

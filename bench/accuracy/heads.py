@@ -1,7 +1,7 @@
 """What else could stand on frozen features: other heads for few images a class, other ways with uneven classes.
 
-    python -m benchmarks.accuracy.heads few       # solved logistic head, nearest class mean, cosine, and the choice by folds
-    python -m benchmarks.accuracy.heads uneven    # plain loss, balanced weights, logit adjustment
+    python -m bench.accuracy.heads few       # solved logistic head, nearest class mean, cosine, and the choice by folds
+    python -m bench.accuracy.heads uneven    # plain loss, balanced weights, logit adjustment
 
 Accuracy (balanced where classes are uneven) on the test images at 128 px, mean of four draws of the training images.
 Sources: Snell et al. 2017 (arXiv:1703.05175); Gidaris and Komodakis 2018 (arXiv:1804.09458); Menon et al. 2021
@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_softmax
 
-from benchmarks.accuracy.__main__ import ROOT
-from benchmarks.accuracy.datasets import Dataset, write
-from benchmarks.accuracy.rival import Task, features
+from bench.accuracy.__main__ import ROOT
+from bench.accuracy.datasets import Dataset, write
+from bench.accuracy.rival import Task, features
 from finetune.probe import Probe, Problem, solve
 
 DRAWS = 4
@@ -135,7 +135,7 @@ def main() -> None:
     """Print one line per set and size."""
     question = sys.argv[1] if len(sys.argv) == 2 else ""
     if question not in ("few", "uneven"):
-        raise SystemExit("say what: python -m benchmarks.accuracy.heads few|uneven")
+        raise SystemExit("say what: python -m bench.accuracy.heads few|uneven")
     digits = Dataset("digits", 50)
     plans = [(digits, few, n) for n in (4, 8, 12)] + [(Dataset("clipart", None), few, n) for n in (4, 8, 12)]
     for dataset, measure, size in plans if question == "few" else [(digits, uneven, ratio) for ratio in (3, 10)]:

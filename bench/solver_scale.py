@@ -1,6 +1,6 @@
 """The linear head on a million rows: seconds, iterations over the data and the largest memory that the process had.
 
-    python benchmarks/solver_scale.py --rows 1000000 --columns 256 --classes 10
+    python bench/solver_scale.py --rows 1000000 --columns 256 --classes 10
 
 Rows are float16 in a file, read in pieces as stored features are; a class is a direction in noise. About ten minutes on
 one core at this size.

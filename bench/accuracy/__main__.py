@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.datasets import REPOSITORY, Dataset, write
-from benchmarks.accuracy.table import page
+from bench.accuracy.datasets import REPOSITORY, Dataset, write
+from bench.accuracy.table import page
 
 ROOT = REPOSITORY / "runs/benchmark"
 ROWS = ROOT / "rows"
@@ -44,7 +44,7 @@ RIVALS = ("logistic", "logistic-all", "fastai", "timm")
 
 def main() -> None:
     """Run what is not there yet, then write the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.accuracy", description=(__doc__ or "").split("\n")[0])
     names = [str(dataset) for dataset in DATASETS]
     parser.add_argument("--sets", nargs="*", choices=names, default=names)
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3])
@@ -121,7 +121,7 @@ def _rival(dataset: Dataset, seed: int, contestant: str, folder: Path) -> Sequen
     record = json.loads(found.read_text(encoding="utf-8"))
     chosen = {entry["key"]: entry["value"] for entry in record["decisions"]}
     return [
-        *("python", "-m", "benchmarks.accuracy.rival", contestant, str(folder.relative_to(REPOSITORY))),
+        *("python", "-m", "bench.accuracy.rival", contestant, str(folder.relative_to(REPOSITORY))),
         *("--epochs", str(chosen["trainer.max_epochs"]), "--size", str(chosen["data.image_size"])),
         *("--batch", str(chosen["data.batch_size"]), "--seed", str(seed)),
     ]

@@ -104,6 +104,10 @@ def fit(parts: Parts, resume_from: Path | None) -> None:
         if not memory.is_out_of_memory(error):
             raise
         raise memory.explain(error, parts.data.images_at_once, parts.data.options.image_size) from error
+    finally:
+        for loader in (parts.trainer.train_dataloader, parts.trainer.val_dataloaders):
+            if loader is not None:
+                loader.close()
 
 
 def find_checkpoint(resume: str | None, run: RunDirectory) -> Path | None:

@@ -60,6 +60,15 @@ class KeyedLoader:
     def __len__(self) -> int:
         return len(self.batches)
 
+    def close(self) -> None:
+        """End the workers while their queues are still there.
+
+        Left to the garbage collector after an error, the queues may go first: the workers then wait for ever, and the
+        process for them, as they survive the one signal that it ends them with.
+        """
+        if self.loader._iterator is not None:
+            self.loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+
     def __iter__(self) -> Iterator[Batch]:
         self.batches.epoch, self.batches.first_batch = self.position()
         stored = self.stored(self.batches.epoch)

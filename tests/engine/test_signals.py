@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from itertools import product
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 from finetune import checkpoint
 from finetune.callback.interruption import Interruption
 from finetune.model import ImageClassifier
-from tests.engine.conftest import Moment, assert_same_run, exit_code, forked, signal_at, train
+from tests.engine.conftest import TINY, Moment, assert_same_run, exit_code, forked, signal_at, train
 
 MOMENTS = {
     "first batch": Moment(0, 0),
@@ -127,3 +129,22 @@ def test_a_signal_during_the_final_evaluation_of_a_finished_run_leaves_at_once(
             with pytest.raises(Interrupted):
                 train(tmp_path / "run", *overrides, *resume)
     assert train(tmp_path / "run", *overrides, "resume=auto")["status"] == "completed"
+
+
+def test_a_command_with_workers_leaves_within_10_s_of_a_signal_to_it_alone(tmp_path: Path, images: Path) -> None:
+    """Its workers survive one signal, so they must be told to leave before the process waits for them."""
+    tiny = [text for text in TINY if "num_workers" not in text and "max_epochs" not in text]
+    options = ("data.num_workers=2", "freeze=none", "trainer.max_epochs=100000", f"data.path={images}")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "finetune.train", *tiny, *options, f"hydra.run.dir={tmp_path / 'run'}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(timeout=10) == 128 + signal.SIGTERM
+    finally:
+        process.kill()

@@ -219,7 +219,15 @@ def test_when_one_process_is_killed_the_other_leaves_within_a_minute(tmp_path: P
 
 def command(directory: Path, data: Path) -> list[str]:
     tiny = [text for text in TINY if not text.startswith("trainer=")]
-    run = (f"hydra.run.dir={directory}", f"data.path={data}", "freeze=none", *EXACT, "data.batch_size=4", *PAIR)
+    run = (
+        f"hydra.run.dir={directory}",
+        f"data.path={data}",
+        "recipe=none",
+        "freeze=none",
+        *EXACT,
+        "data.batch_size=4",
+        *PAIR,
+    )
     return [sys.executable, "-m", "finetune.train", *tiny, *run]
 
 

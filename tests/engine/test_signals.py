@@ -43,10 +43,10 @@ def stopped(directory: Path, overrides: tuple[str, ...], moment: str, number: in
         if moment == "save":
             write_synced = checkpoint._write_synced
 
-            def write(path: Path, content: bytes) -> None:
+            def write(path: Path, *parts: bytes | memoryview) -> None:
                 checkpoint._write_synced = write_synced  # once: a second signal would leave at once
                 os.kill(os.getpid(), number)
-                write_synced(path, content)
+                write_synced(path, *parts)
 
             checkpoint._write_synced = write
         with signal_at(MOMENTS[moment], number):

@@ -6,10 +6,14 @@ same time: what a computation costs then shows through, whoever else is running.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,7 +38,7 @@ def now() -> float:
 
 
 class Cost(NamedTuple):
-    """What one command took by the clock in use; ``peak_mib`` is that of its largest process."""
+    """What one command took by the clock in use; ``peak_mib`` is its own process's peak (NaN where there is no /proc)."""
 
     seconds: float
     peak_mib: float
@@ -51,6 +55,8 @@ def command(*words: str, environment: dict[str, str] | None = None, expected: in
         stderr=subprocess.STDOUT,
         text=True,
     )
+    peak = _Peak(process.pid)
+    peak.start()
     assert process.stdout is not None
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -58,7 +64,23 @@ def command(*words: str, environment: dict[str, str] | None = None, expected: in
     if process.returncode != expected:
         raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}:\n{output[-3000:]}")
     wall_s, processor_s = time.perf_counter() - started, usage.ru_utime + usage.ru_stime
-    return Cost(wall_s if _clock["wall"] else processor_s, usage.ru_maxrss / 1024)
+    return Cost(wall_s if _clock["wall"] else processor_s, peak.mib)
+
+
+class _Peak(threading.Thread):
+    """Reads a process's high-water mark until it ends. Its ru_maxrss would do, did it not begin at this process's own."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.mib = math.nan
+        self._status = Path(f"/proc/{pid}/status")
+
+    def run(self) -> None:
+        """Twenty times a second; a process that has ended has no such line, and then no such file."""
+        with contextlib.suppress(OSError):
+            while found := re.search(r"VmHWM:\s+(\d+) kB", self._status.read_text()):
+                self.mib = int(found[1]) / 1024
+                time.sleep(0.05)
 
 
 def alternate(repeats: int, *sides: Callable[[], T]) -> list[list[T]]:

@@ -74,6 +74,9 @@ def groups(work: Path, count: int, repeats: int) -> dict[str, Callable[[], Itera
     def few() -> Path:
         return photographs.write(work / "few", 192, photographs.SMALL)
 
+    def some() -> Path:
+        return photographs.write(work / "some", 384, photographs.SMALL)
+
     def large() -> Path:
         return photographs.write(work / "large", 12, photographs.LARGE)
 
@@ -86,7 +89,7 @@ def groups(work: Path, count: int, repeats: int) -> dict[str, Callable[[], Itera
         "sweep": lambda: whole_commands.sweep(few(), work),
         "boundary": lambda: networks.boundary(few(), work),
         "full": lambda: networks.full(few(), work),
-        "evaluate": lambda: evaluate.evaluation(few(), work, 3),
+        "evaluate": lambda: evaluate.evaluation(some(), work, 2),
     }
 
 

@@ -64,3 +64,4 @@ def test_a_tracker_takes_the_same_run_again(logger, run, part):
     second = part("logger", logger, run, CONFIG)
     second.log_metrics({"train/loss": 0.5, "epoch": 2}, step=14)
     finish(second, "completed")
+    assert second.version == first.version

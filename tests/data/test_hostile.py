@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -265,7 +264,11 @@ def test_random_bytes_in_many_files_never_raise_anything_but_an_image_error(tmp_
         b"P6 9 9 255\n",
         b"qoif",
     ]
+    refused = 0
     for number in range(200):
         data = heads[number % len(heads)] + generator.randbytes(generator.randrange(1, 400))
-        with contextlib.suppress(ImageError):
+        try:
             decode(data, max_pixels=1_000_000)
+        except ImageError:
+            refused += 1
+    assert refused >= 190  # noise behind the head of a format is hardly ever a picture

@@ -102,7 +102,7 @@ def test_a_search_that_is_killed_half_way_beats_the_neighbours_of_the_default(di
     assert study.best_value > max(float(value) for _, _, value in _values(tmp_path / "s" / "neighbours"))
     epochs = sum(len(path.read_text().splitlines()) - 1 for path in directory.glob("*/metrics.csv"))
     print(f"best {study.best_value:.3f} at {study.best_params}; {epochs} of {20 * 8} epochs were run")
-    assert epochs <= 0.95 * 20 * 8  # at least a twentieth of all epochs is saved
+    assert epochs <= 0.9 * 20 * 8  # at least a tenth of all epochs is saved
 
 
 @pytest.mark.long

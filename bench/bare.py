@@ -10,6 +10,7 @@ The functions are also called from the rows, in one process with what they are c
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,30 +132,40 @@ def lightning_s_per_image(folder: Path, batches: int = 4) -> float:
     return seconds(lambda: trainer.fit(model, loader)) / (batches * BATCH)
 
 
-def augment_with_albumentations(files: list[Path]) -> None:
-    """Decode with Pillow, crop at random and mirror with albumentations, as many training scripts do."""
+def augment_with_albumentations(folder: Path, count: int) -> None:
+    """Decode with Pillow, crop at random, mirror and normalise with albumentations, as many training scripts do."""
     import albumentations
     import numpy as np
-    from PIL import Image
 
-    steps = [albumentations.RandomResizedCrop(size=(224, 224), scale=(0.35, 1.0)), albumentations.HorizontalFlip()]
+    steps = [
+        albumentations.RandomResizedCrop(size=(224, 224), scale=(0.35, 1.0)),
+        albumentations.HorizontalFlip(),
+        albumentations.Normalize(MEAN, STD),
+        albumentations.ToTensorV2(),
+    ]
     transform = albumentations.Compose(steps)
-    for file in files:
-        assert transform(image=np.asarray(Image.open(file).convert("RGB")))["image"].shape == (224, 224, 3)
+    _batches(folder, count, lambda image: transform(image=np.asarray(image))["image"])
 
 
-def augment_with_torchvision(files: list[Path]) -> None:
-    """Decode with Pillow, crop at random and mirror with torchvision's v2 transforms, as most training scripts do."""
+def augment_with_torchvision(folder: Path, count: int) -> None:
+    """Decode with Pillow, crop at random, mirror and normalise with torchvision's v2 transforms, as its documentation does."""
     import torch
-    from PIL import Image
     from torchvision.transforms import v2
 
     crop = v2.RandomResizedCrop(224, scale=(0.35, 1.0), interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
-    transform = v2.Compose([v2.ToImage(), crop, v2.RandomHorizontalFlip()])
-    for file in files:
-        image_CHW = transform(Image.open(file).convert("RGB"))
-        assert image_CHW.shape == (3, 224, 224)
-        assert image_CHW.dtype == torch.uint8
+    last = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    _batches(folder, count, v2.Compose([v2.ToImage(), crop, v2.RandomHorizontalFlip(), *last]))
+
+
+def _batches(folder: Path, count: int, transform: Callable[[Any], Any]) -> None:
+    """``count`` images of ``folder`` in float32 batches."""
+    import torch
+    from torchvision.datasets import ImageFolder
+
+    images = torch.utils.data.Subset(ImageFolder(str(folder), transform), range(count))
+    for images_BCHW, _ in torch.utils.data.DataLoader(images, batch_size=BATCH):
+        assert images_BCHW.shape[1:] == (3, 224, 224)
+        assert images_BCHW.dtype == torch.float32
 
 
 def hydra() -> None:

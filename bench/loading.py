@@ -1,4 +1,4 @@
-"""Rows that compare loaders alone: decode, random crop to 224 px, flip; without a network, both in one process."""
+"""Rows that compare loaders alone: files to normalised batches by decoding, random crop to 224 px, flip; without a network."""
 
 from __future__ import annotations
 
@@ -6,38 +6,44 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.bare import augment_with_albumentations, augment_with_torchvision
+from bench.bare import BATCH, augment_with_albumentations, augment_with_torchvision
 from bench.measure import alternate, seconds
 from bench.table import Row
 
 
 def loaders(large: Path, small: Path, repeats: int) -> Iterator[Row]:
-    """This package's training loader against Pillow and torchvision v2, or albumentations, on the same files, in turn."""
-    from finetune.data.image import read_image
+    """This package's images, batches and normalisation against Pillow and torchvision v2, or albumentations, in turn."""
+    from torch.utils.data import DataLoader
+
+    from finetune.data.dataset import ImageRows, collate
+    from finetune.data.folder import FolderData
     from finetune.preprocessing import Preprocessing
     from finetune.transform.light import Light
 
-    light = Light(Preprocessing(), min_area=0.35)
+    preprocessing = Preprocessing()
+    light = Light(preprocessing, min_area=0.35)
 
-    def ours(files: list[Path]) -> None:
-        for number, file in enumerate(files):
-            image_HWC = read_image(file, min_size_px=light.min_source_px)
-            assert light(image_HWC, seed=number).shape == (224, 224, 3)
+    def ours(folder: Path, count: int) -> None:
+        images = ImageRows(FolderData(0, path=str(folder), val_fraction=0.0).load(), preprocessing, light, 0)
+        keys = [(0, row) for row in range(count)]
+        seen = 0
+        for batch in DataLoader(images, batch_size=BATCH, sampler=keys, collate_fn=collate):  # type: ignore[arg-type]
+            seen += len(preprocessing.normalize(batch.inputs))
+        assert seen == count
 
     sides = {"torchvision v2": augment_with_torchvision, "albumentations": augment_with_albumentations}
     for name, folder, count, other, bar in (
         ("12", large, 12, "torchvision v2", ">= 3"),
-        ("0.1", small, 200, "torchvision v2", ">= 1.5"),
+        ("0.1", small, 192, "torchvision v2", ">= 1.5"),
         ("12", large, 12, "albumentations", ">= 1"),
     ):
-        files = sorted(folder.rglob("*.jpg"))[:count]
         own, theirs = (
-            statistics.median(times) / len(files)
+            statistics.median(times) / count
             for times in alternate(
                 repeats,
-                lambda files=files: seconds(lambda: ours(files)),
-                lambda files=files, side=sides[other]: seconds(lambda: side(files)),
+                lambda folder=folder, count=count: seconds(lambda: ours(folder, count)),
+                lambda folder=folder, count=count, side=sides[other]: seconds(lambda: side(folder, count)),
             )
         )
-        note = f"{1 / own:.0f} / {1 / theirs:.0f} images/s in one process, random crop and flip"
+        note = f"{1 / own:.0f} / {1 / theirs:.0f} images/s in one process, random crop, flip, normalised batches"
         yield Row(f"loader alone, {name}-megapixel JPEGs / Pillow + {other}", theirs / own, bar, note)

@@ -208,9 +208,9 @@ def _subject(
     images = ImageRows(data.table, data.preprocessing, None, data.seed)
 
     def read(position: int) -> Image:
-        image_CHW = images[0, rows[predictions.paths[position]]].image_CHW
-        assert image_CHW is not None, "it was read when it was scored"
-        pixels: npt.NDArray[np.uint8] = image_CHW.permute(1, 2, 0).numpy()
+        image_HWC = images[0, rows[predictions.paths[position]]].image_HWC
+        assert image_HWC is not None, "it was read when it was scored"
+        pixels: npt.NDArray[np.uint8] = image_HWC.numpy()
         return pixels
 
     def maps(shown: list[Image], class_numbers: list[int]) -> npt.NDArray[np.float32] | None:

@@ -85,7 +85,7 @@ class ImageClassifier(lightning.LightningModule):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """uint8 images B C H W of the network's size to logits B K."""
-        logits_BK: Tensor = self.network(self._normalize(images_BCHW))
+        logits_BK: Tensor = self.network(self.preprocessing.normalize(images_BCHW))
         return logits_BK
 
     def from_stored(self, activations: Tensor, epoch: int) -> Tensor:
@@ -147,7 +147,7 @@ class ImageClassifier(lightning.LightningModule):
         """Mean loss over a batch, mixed where the run mixes; without the pull, and counted nowhere."""
         targets = batch.targets
         if self.mix is not None and not batch.is_features:
-            images_BCHW, targets = self.mix(self._normalize(batch.inputs), targets)
+            images_BCHW, targets = self.mix(self.preprocessing.normalize(batch.inputs), targets)
             logits_BK = self.network(images_BCHW)
         else:
             logits_BK = self._logits(batch)
@@ -218,9 +218,6 @@ class ImageClassifier(lightning.LightningModule):
 
     def _logits(self, batch: Batch) -> Tensor:
         return self.from_stored(batch.inputs, self.current_epoch) if batch.is_features else self(batch.inputs)
-
-    def _normalize(self, images_BCHW: Tensor) -> Tensor:
-        return self.preprocessing.normalize(images_BCHW).contiguous(memory_format=torch.channels_last)
 
     def _pull(self) -> Tensor:
         """L2-SP: half the squared distance of the backbone's trained weights from where they started."""

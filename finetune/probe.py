@@ -75,8 +75,12 @@ def solve(problem: Problem, seed: int) -> Probe:
     losses, held = cross_validate(standard, problem, seed)
     best = min(losses, key=lambda strength: (losses[strength], -strength))
     positions = np.arange(count)
-    path = {strength: _ROUGH for strength in STRENGTHS if strength > best} | {best: _EXACT}
-    weight_KD, bias_K = _along(path, standard, problem, positions, dimensions)[-1]
+    path = {strength: _ROUGH for strength in STRENGTHS if strength > best}
+    start = None
+    if count > _SMALL:  # a few images show the way into the neighbourhood as well as all do
+        start = _along(path | {best: _ROUGH}, standard, problem, held[best].positions, dimensions)[-1]
+        path = {}
+    weight_KD, bias_K = _along(path | {best: _EXACT}, standard, problem, positions, dimensions, start)[-1]
     weight_KD = weight_KD / scale
     return Probe(weight_KD, bias_K - weight_KD @ mean_D, best, losses, held[best])
 
@@ -147,12 +151,19 @@ def _along(
     problem: Problem,
     positions: Ints,
     dimensions: int,
+    start: tuple[Floats, Floats] | None = None,
 ) -> list[tuple[Floats, Floats]]:
-    """Solutions (weight K D, bias K) of ``strengths``, strongest first, each begun at the one before; to what precision."""
+    """Solutions (weight K D, bias K) of ``strengths`` (to what precision), strongest first, each begun at the one before.
+
+    The first begins at ``start``, for images that are too many for a basis of their own, or at zero.
+    """
     pieces, basis_RD = _pieces(rows, problem, positions)
     size = dimensions if basis_RD is None else len(basis_RD)
     num_classes = problem.targets(positions[:1]).shape[1]
     point = np.zeros(num_classes * (size + 1))
+    if start is not None:
+        assert basis_RD is None
+        point = np.column_stack(start).ravel()
     found: list[tuple[Floats, Floats]] = []
     for strength, options in strengths.items():
         point = minimize(

@@ -79,7 +79,7 @@ def _live_features(model: ImageClassifier, data: ImageData, rows: Ints) -> Featu
     with torch.inference_mode():
         for readable, images_BCHW in data.image_source().images(rows, PLAIN):
             inputs_BCHW = data.preprocessing.normalize(images_BCHW.to(model.device))
-            values.append(model.network.backbone(inputs_BCHW.contiguous(memory_format=torch.channels_last)).cpu())
+            values.append(model.network.backbone(inputs_BCHW).cpu())
             positions = np.searchsorted(rows, readable)
             piece_N[positions] = 0
             row_N[positions] = np.arange(done, done + len(readable))

@@ -69,7 +69,7 @@ class Trunk:
         return torch.cat(pieces)  # out here: a head cannot be trained on inference tensors
 
     def _piece(self, images_BCHW: Tensor) -> Tensor:
-        inputs = self.preprocessing.normalize(images_BCHW).to(self.dtype).contiguous(memory_format=torch.channels_last)
+        inputs = self.preprocessing.normalize(images_BCHW).to(self.dtype)
         try:
             activation: Tensor = self.module(inputs)
         except _ReachedError as reached:

@@ -37,9 +37,9 @@ class Transform(Protocol):
 
 
 class Sample(NamedTuple):
-    """One image on its way into a batch; ``image_CHW`` is None when the file cannot be read, ``reason`` says why."""
+    """One image on its way into a batch; ``image_HWC`` is None when the file cannot be read, ``reason`` says why."""
 
-    image_CHW: Tensor | None
+    image_HWC: Tensor | None
     target: Tensor
     row: int
     reason: str = ""
@@ -75,13 +75,13 @@ class ImageRows(Dataset[Sample]):
         epoch, row = key
         if row == PADDING:
             height, width = self.preprocessing.size
-            return Sample(torch.zeros(3, height, width, dtype=torch.uint8), torch.as_tensor(self.table.targets[0]), row)
+            return Sample(torch.zeros(height, width, 3, dtype=torch.uint8), torch.as_tensor(self.table.targets[0]), row)
         target = torch.as_tensor(self.table.targets[row])
         try:
             image_HWC = self._read(row, epoch)
         except ImageError as error:
             return Sample(None, target, row, error.reason)
-        return Sample(torch.from_numpy(np.ascontiguousarray(image_HWC.transpose(2, 0, 1))), target, row)
+        return Sample(torch.from_numpy(np.require(image_HWC, requirements=("C", "W"))), target, row)
 
     def _read(self, row: int, epoch: int) -> Image:
         image_HWC = self._decode(row) if self.kept is None else self.kept.get(row, lambda: self._decode(row))
@@ -96,12 +96,12 @@ class ImageRows(Dataset[Sample]):
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Stack the readable samples; the others are listed in ``Batch.unreadable``."""
-    readable = [sample for sample in samples if sample.image_CHW is not None]
-    images = [sample.image_CHW for sample in readable if sample.image_CHW is not None]
+    """Stack the readable samples in channels-last memory; the others are listed in ``Batch.unreadable``."""
+    readable = [sample for sample in samples if sample.image_HWC is not None]
+    images = [sample.image_HWC for sample in readable if sample.image_HWC is not None]
     return Batch(
-        inputs=torch.stack(images) if images else torch.empty(0, 3, 0, 0, dtype=torch.uint8),
+        inputs=torch.stack(images).permute(0, 3, 1, 2) if images else torch.empty(0, 3, 0, 0, dtype=torch.uint8),
         targets=torch.stack([sample.target for sample in readable]) if readable else torch.empty(0, dtype=torch.int64),
         indices=torch.tensor([sample.row for sample in readable], dtype=torch.int64),
-        unreadable=tuple((sample.row, sample.reason) for sample in samples if sample.image_CHW is None),
+        unreadable=tuple((sample.row, sample.reason) for sample in samples if sample.image_HWC is None),
     )

@@ -40,7 +40,7 @@ def read(images: ImageRows, monkeypatch: pytest.MonkeyPatch) -> tuple[list[torch
 
     with monkeypatch.context() as patch:
         patch.setattr(dataset, "read_image", count)
-        found = [images[epoch, row].image_CHW for epoch in range(2) for row in range(len(images))]
+        found = [images[epoch, row].image_HWC for epoch in range(2) for row in range(len(images))]
     return [image.clone() for image in found if image is not None], len(decoded)
 
 
@@ -73,7 +73,7 @@ def test_loader_processes_share_what_one_of_them_has_decoded(
     loader = torch.utils.data.DataLoader(
         images, sampler=[(0, row) for row in range(12)], num_workers=2, batch_size=None
     )
-    from_workers = [sample.image_CHW for sample in loader]
+    from_workers = [sample.image_HWC for sample in loader]
     found, decoded_here = read(images, monkeypatch)
     assert decoded_here == 0
     assert all(torch.equal(one, other) for one, other in zip(from_workers, found, strict=False))

@@ -31,14 +31,14 @@ def assert_finite(value: Any, where: str) -> None:
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """The images of one step become NaN on their way into the network, as a broken kernel would make them."""
-    normalize = ImageClassifier._normalize
+    """What the network gives in one step is NaN, as a broken kernel would make it."""
+    forward = ImageClassifier.forward
 
     def poisoned(self: ImageClassifier, images_BCHW: torch.Tensor) -> torch.Tensor:
-        normal = normalize(self, images_BCHW)
-        return normal * float("nan") if self.training and self.trainer.global_step + 1 == step else normal
+        logits_BK = forward(self, images_BCHW)
+        return logits_BK * float("nan") if self.training and self.trainer.global_step + 1 == step else logits_BK
 
-    monkeypatch.setattr(ImageClassifier, "_normalize", poisoned)
+    monkeypatch.setattr(ImageClassifier, "forward", poisoned)
 
 
 def test_nan_at_step_5_stops_there_names_the_files_and_reaches_no_checkpoint(

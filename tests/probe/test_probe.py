@@ -67,6 +67,7 @@ def test_every_image_is_held_out_once_by_a_head_that_never_saw_it() -> None:
 def test_reading_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     features_ND, labels_N = made(300, 12, 3)
     targets_NK = np.eye(3)[labels_N]
+    monkeypatch.setattr(probe, "_CROSS_VALIDATED", 60)
     whole = solve(problem_of(features_ND, targets_NK), seed=0)
     monkeypatch.setattr(probe, "_SMALL", 10)
     monkeypatch.setattr(probe, "_PIECE", 37)

@@ -16,6 +16,7 @@ from torch import Tensor, distributed, nn
 from torchmetrics import MeanMetric, Metric
 
 from finetune.cache.features import FeatureReuse
+from finetune.depthwise import Float32Depthwise
 from finetune.freeze.schedule import FreezeSchedule
 from finetune.network import Network
 from finetune.optimizer.groups import Group, parameter_groups
@@ -85,8 +86,7 @@ class ImageClassifier(lightning.LightningModule):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """uint8 images B C H W of the network's size to logits B K."""
-        logits_BK: Tensor = self.network(self.preprocessing.normalize(images_BCHW))
-        return logits_BK
+        return self._logits_of(self.preprocessing.normalize(images_BCHW))
 
     def from_stored(self, activations: Tensor, epoch: int) -> Tensor:
         """Stored activations of ``epoch`` (B first) to logits B K; the head computes in float32."""
@@ -94,7 +94,8 @@ class ImageClassifier(lightning.LightningModule):
         rest = self.reuse.rest(epoch)
         if rest is not None:
             rest.training = self.network.backbone.training
-            activations = rest(activations.contiguous(memory_format=_format(activations)))
+            with Float32Depthwise():
+                activations = rest(activations.contiguous(memory_format=_format(activations)))
         with torch.autocast(activations.device.type, enabled=False):
             logits_BK: Tensor = self.network.head(activations.float())
         return logits_BK
@@ -148,7 +149,7 @@ class ImageClassifier(lightning.LightningModule):
         targets = batch.targets
         if self.mix is not None and not batch.is_features:
             images_BCHW, targets = self.mix(self.preprocessing.normalize(batch.inputs), targets)
-            logits_BK = self.network(images_BCHW)
+            logits_BK = self._logits_of(images_BCHW)
         else:
             logits_BK = self._logits(batch)
         loss: Tensor = self.loss(logits_BK.float(), targets)
@@ -215,6 +216,11 @@ class ImageClassifier(lightning.LightningModule):
         elapsed_s = timer.time_elapsed()
         share: float = self.trainer.strategy.broadcast(elapsed_s / max(elapsed_s + remaining_s, 1e-9))
         return min(1.0, share)
+
+    def _logits_of(self, normalised_BCHW: Tensor) -> Tensor:
+        with Float32Depthwise():
+            logits_BK: Tensor = self.network(normalised_BCHW)
+        return logits_BK
 
     def _logits(self, batch: Batch) -> Tensor:
         return self.from_stored(batch.inputs, self.current_epoch) if batch.is_features else self(batch.inputs)

@@ -1,8 +1,7 @@
 """What the network looked at: Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) by the grad-cam package.
 
 Works for any backbone with a spatial map: the last module whose output still has places is found by running an image
-through, be it convolutional (B C H W), Swin-like (B H W C) or transformer tokens (B N C). Costs a forward and a
-backward pass.
+through, be it convolutional (B C H W), Swin-like (B H W C) or transformer tokens (B N C). Costs a forward pass.
 """
 
 from __future__ import annotations
@@ -41,8 +40,13 @@ def gradcam(network: nn.Module, images_BCHW: Tensor, class_numbers: Sequence[int
     if layer is None:
         return None
     targets = [ClassifierOutputTarget(number) for number in class_numbers]
-    with GradCAM(network, [layer.module], reshape_transform=layer.to_BCHW) as cam, torch.enable_grad():
-        maps_BHW: npt.NDArray[np.float32] = cam(images_BCHW.clone().requires_grad_(True), targets)
+    # the gradient is asked for at this layer: below it nothing goes backwards
+    cut = layer.module.register_forward_hook(lambda _, __, output: output.detach().requires_grad_())
+    try:
+        with GradCAM(network, [layer.module], reshape_transform=layer.to_BCHW) as cam, torch.enable_grad():
+            maps_BHW: npt.NDArray[np.float32] = cam(images_BCHW.clone(), targets)
+    finally:
+        cut.remove()
     network.zero_grad(set_to_none=True)
     return np.nan_to_num(maps_BHW)
 

@@ -1,7 +1,7 @@
 """Speed as ratios, each measured within one run, its sides in turn: a table on the screen and ``bench.json``.
 
     python -m bench                      # everything, within ten minutes on two cores
-    python -m bench data start           # some of it: {start,data,loading,trunk,probe,sweep,boundary,full,evaluate}
+    python -m bench data start           # some of it: {start,data,loading,trunk,probe,sweep,boundary,full,depthwise,evaluate}
     python -m bench probe --images 1500  # with a larger data set
 
 ResNet-50 at 224 px without pretrained weights (timing does not see them) on photographs that ``photographs.py`` makes.
@@ -89,6 +89,7 @@ def groups(work: Path, count: int, repeats: int) -> dict[str, Callable[[], Itera
         "sweep": lambda: whole_commands.sweep(few(), work),
         "boundary": lambda: networks.boundary(few(), work),
         "full": lambda: networks.full(few(), work),
+        "depthwise": lambda: networks.depthwise(2),
         "evaluate": lambda: evaluate.evaluation(some(), work, 2),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,40 @@ def trunk(repeats: int) -> Iterator[Row]:
     )
     bar = ">= 3" if has_bf16() else ">= 0"
     yield Row("frozen trunk, bfloat16 / plain eval module", half / base, bar, f"{half:.1f} / {base:.1f} images/s")
+
+
+def depthwise(repeats: int) -> Iterator[Row]:
+    """A bfloat16 training step of networks of depthwise convolutions as ``train`` makes it, against plain autocast."""
+    import timm
+    import torch
+
+    from finetune.depthwise import Float32Depthwise
+
+    if not has_bf16():
+        return
+    gains = {}
+    for name in ("tf_efficientnet_lite0", "mobilenetv3_large_100", "convnext_atto"):
+        network = timm.create_model(name, num_classes=10).to(memory_format=torch.channels_last)
+        images_BCHW = torch.randn(16, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+
+        def step(guard: AbstractContextManager[object], network: Any = network, images: Any = images_BCHW) -> None:
+            with torch.autocast("cpu", dtype=torch.bfloat16), guard:
+                logits_BK = network(images)
+            torch.nn.functional.cross_entropy(logits_BK.float(), torch.arange(16) % 10).backward()
+
+        plain, ours = (
+            statistics.median(times)
+            for times in alternate(
+                repeats,
+                lambda step=step: seconds(lambda: step(nullcontext())),
+                lambda step=step: seconds(lambda: step(Float32Depthwise())),
+            )
+        )
+        gains[name] = plain / ours
+    note = ", ".join(f"{name} {gain:.2f}" for name, gain in gains.items())
+    yield Row(
+        "training step with depthwise convolutions in float32 / plain bfloat16", min(gains.values()), ">= 1", note
+    )
 
 
 def full(images: Path, work: Path) -> Iterator[Row]:

@@ -128,7 +128,6 @@ def logistic(task: Task, *, with_val: bool) -> float:
     """Features once, then scikit-learn."""
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     x_ND, targets_N = features(task, "train")
@@ -138,14 +137,22 @@ def logistic(task: Task, *, with_val: bool) -> float:
     folds = StratifiedKFold(min(5, np.bincount(targets_N).min()), shuffle=True, random_state=task.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        regression = LogisticRegressionCV(Cs=STRENGTHS, cv=folds, scoring="neg_log_loss", max_iter=2000)
-        model = make_pipeline(StandardScaler(), regression).fit(x_ND, targets_N)
+        regression = LogisticRegressionCV(Cs=STRENGTHS, cv=folds, scoring="neg_log_loss", max_iter=5000, tol=1e-7)
+        scaler = StandardScaler().fit(x_ND)
+        x_ND = scaler.transform(x_ND).astype(np.float64)
+        # with fewer images than features, turned into the plane of the images: the same optimum, in fewer columns
+        turn_DM = np.linalg.svd(x_ND, full_matrices=False)[2].T if len(x_ND) < x_ND.shape[1] else np.eye(x_ND.shape[1])
+        regression.fit(x_ND @ turn_DM, targets_N)
     test_ND, test_N = features(task, "test")
-    return float((model.predict(test_ND) == test_N).mean())
+    return float((regression.predict(scaler.transform(test_ND) @ turn_DM) == test_N).mean())
 
 
 def features(task: Task, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Pooled features N D of a split under timm's evaluation transform, and class numbers N."""
+    """Pooled features N D of a split under timm's evaluation transform, and class numbers N; kept for ``logistic-all``."""
+    kept = task.folder.with_name(f"{task.folder.name}-{split}.npz")
+    if kept.is_file():
+        with np.load(kept) as content:
+            return content["x_ND"], content["targets_N"]
     from timm.data import create_transform
     from torchvision.datasets import ImageFolder
 
@@ -160,7 +167,9 @@ def features(task: Task, split: str) -> tuple[np.ndarray, np.ndarray]:
     model = pretrained(0).eval()
     with torch.inference_mode():
         parts = [(model(images_BCHW), targets_B) for images_BCHW, targets_B in loader]
-    return torch.cat([part for part, _ in parts]).numpy(), torch.cat([part for _, part in parts]).numpy()
+    x_ND, targets_N = torch.cat([part for part, _ in parts]).numpy(), torch.cat([part for _, part in parts]).numpy()
+    np.savez(kept, x_ND=x_ND, targets_N=targets_N)
+    return x_ND, targets_N
 
 
 RIVALS = {

@@ -76,7 +76,9 @@ def _sources(dataset: Dataset) -> tuple[Pictures, Pictures]:
     train, test = (
         _by_class(_idx(f"{part}-images-idx3"), _idx(f"{part}-labels-idx1"), GARMENTS) for part in ("train", "t10k")
     )
-    return train, test if dataset.per_class is None else {key: images[: TEST_PER_CLASS[name]] for key, images in test.items()}
+    return train, test if dataset.per_class is None else {
+        key: images[: TEST_PER_CLASS[name]] for key, images in test.items()
+    }
 
 
 def _by_class(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer], names: Sequence[str]) -> Pictures:

@@ -18,21 +18,27 @@ help:  ## list the targets
 setup: $(STAMP)  ## install the locked environment into .venv (once; again when the lock changes)
 
 # uv does the installing; where the machine has none, pip puts one beside the environment.
-$(STAMP): requirements.txt pyproject.toml
-	@if uv --version >/dev/null 2>&1; then uv=uv; else \
+UV := if uv --version >/dev/null 2>&1; then uv=uv; else \
 	  uv=.tools/bin/uv; \
 	  test -x $$uv || python3 -m pip install --quiet --disable-pip-version-check --target .tools uv 2>/dev/null \
 	    || { python3 -m venv .tools/venv && .tools/venv/bin/pip install --quiet uv && mkdir -p .tools/bin \
-	         && ln -sf ../venv/bin/uv .tools/bin/uv; }; fi; \
+	         && ln -sf ../venv/bin/uv .tools/bin/uv; }; fi
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(UV); \
 	test -x $(PYTHON) || $$uv venv --quiet --python '>=3.11' .venv; \
 	$$uv pip sync --quiet --compile-bytecode --python $(PYTHON) --require-hashes requirements.txt; \
 	$$uv pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation -e .
 	@touch $@
 
+# The benchmark's rivals bring forty packages that nothing else needs; they have a lock of their own.
+LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11
+EXTRAS := onnx sweep cluster report heic tensorboard mlflow
+
 .PHONY: lock
-lock:  ## recompile requirements.txt from pyproject.toml
-	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 --all-extras \
-	  --group dev pyproject.toml -o requirements.txt
+lock:  ## recompile the requirements*.txt from pyproject.toml
+	uv pip compile $(LOCK) $(EXTRAS:%=--extra %) --group dev pyproject.toml -o requirements.txt
+	uv pip compile $(LOCK) --extra benchmark -c requirements.txt pyproject.toml -o requirements-benchmark.txt
 
 # -- see it work ------------------------------------------------------------------------------------------------------
 .PHONY: demo
@@ -73,7 +79,11 @@ format: $(STAMP)  ## let ruff rewrite what it can
 bench: $(STAMP)  ## speed, as ratios measured in one run; writes bench.json
 	$(PYTHON) -m bench
 
-benchmark: $(STAMP)  ## accuracy against fastai, timm and a linear probe; hours, resumable; ARGS="--report" writes the table
+.venv/.benchmark: requirements-benchmark.txt $(STAMP)
+	@$(UV); $$uv pip install --quiet --python $(PYTHON) --require-hashes -r requirements-benchmark.txt
+	@touch $@
+
+benchmark: .venv/.benchmark  ## accuracy against fastai, timm and a linear probe; hours, resumable; ARGS="--report" writes the table
 	$(PYTHON) -m bench.accuracy $(ARGS)
 
 cache: $(STAMP)  ## show the store of frozen features; ARGS="--prune" empties it

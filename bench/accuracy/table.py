@@ -10,10 +10,11 @@ CONTESTANTS = ("finetune", "finetune-fast", "logistic", "logistic-all", "fastai"
 _OPENING = """# Benchmark
 
 Made by `make benchmark`; every figure is of a run that was made, and a place without a run says so. EfficientNet-Lite0 with
-its packaged ImageNet weights; accuracy on the test images, mean over seeds and its standard error, and mean seconds of the
-whole command. A seed draws the images, the fifth of them that validates, and all of the run's randomness; every contestant
-gets the same images. The number in a set's name is images a class, validation included. In brackets: how many seeds were
-run; with one there is no standard error. Seconds are wall time and compare only where the machine did nothing else.
+its packaged ImageNet weights; accuracy on the test images, mean over seeds and its standard error, and mean processor
+seconds of the whole command (one thread and the decoding workers; nothing stored by earlier runs). A seed draws the images,
+the fifth of them that validates, and all of the run's randomness; every contestant gets the same images. The number in a
+set's name is images a class, validation included. In brackets: how many seeds were run; with one there is no standard
+error.
 
 | contestant | what it is |
 |---|---|
@@ -28,11 +29,11 @@ run; with one there is no standard error. Seconds are wall time and compare only
 
 
 class Cell(NamedTuple):
-    """Mean accuracy, its standard error over seeds (0 with one), mean seconds, and how many runs."""
+    """Mean accuracy, its standard error over seeds (0 with one), mean processor seconds, and how many runs."""
 
     mean: float
     error: float
-    seconds: float
+    processor_s: float
     runs: int
 
 
@@ -48,8 +49,9 @@ def page(rows: Sequence[dict[str, Any]], sets: Sequence[str]) -> str:
     for name in sets:
         shown = [_shown(cells.get((name, contestant))) for contestant in CONTESTANTS]
         lines.append(f"| {name} | " + " | ".join(shown) + " |")
-    claims = [_claim(name, cells) for name in sets]
-    return _OPENING + "\n".join(lines) + "\n\n## What it says\n\n" + "\n".join(filter(None, claims)) + "\n"
+    claims = [_claim(name, cells) for name in sets] + [_total(sets, cells)]
+    parts = [*lines, "", "## What it says", "", *filter(None, claims), "", _commands(rows)]
+    return _OPENING + "\n".join(parts)
 
 
 def _cell(rows: Sequence[dict[str, Any]]) -> Cell | None:
@@ -58,14 +60,34 @@ def _cell(rows: Sequence[dict[str, Any]]) -> Cell | None:
     values = [row["test_accuracy"] for row in rows]
     mean = sum(values) / len(values)
     spread = math.sqrt(sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1))
-    return Cell(mean, spread / math.sqrt(len(values)), sum(row["seconds"] for row in rows) / len(rows), len(rows))
+    return Cell(
+        mean, spread / math.sqrt(len(values)), sum(row["processor_seconds"] for row in rows) / len(rows), len(rows)
+    )
 
 
 def _shown(cell: Cell | None) -> str:
     if cell is None:
         return "not run"
     error = f" ± {cell.error:.3f}" if cell.runs > 1 else ""
-    return f"{cell.mean:.3f}{error}, {cell.seconds:.0f} s ({cell.runs})"
+    return f"{cell.mean:.3f}{error}, {cell.processor_s:.0f} s ({cell.runs})"
+
+
+def _total(sets: Sequence[str], cells: dict[tuple[str, str], Cell]) -> str:
+    """The default's time over all sets that fastai was run on too."""
+    both = [name for name in sets if (name, "finetune") in cells and (name, "fastai") in cells]
+    if not both:
+        return ""
+    ours, theirs = (sum(cells[name, contestant].processor_s for name in both) for contestant in ("finetune", "fastai"))
+    return f"- Together ({', '.join(both)}): {ours:.0f} s, {ours / theirs:.2f} of fastai's {theirs:.0f} s."
+
+
+def _commands(rows: Sequence[dict[str, Any]]) -> str:
+    """One command of each contestant, as it was run."""
+    first = {row["contestant"]: row["command"] for row in reversed(rows)}
+    lines = [f"    {first[contestant]}" for contestant in CONTESTANTS if contestant in first]
+    return "\n".join(
+        ["## Commands", "", "One of each, with `OMP_NUM_THREADS=1`; a row's file holds its own.", "", *lines, ""]
+    )
 
 
 def _claim(name: str, cells: dict[tuple[str, str], Cell]) -> str:
@@ -90,5 +112,5 @@ def _claim(name: str, cells: dict[tuple[str, str], Cell]) -> str:
         )
         words.append(f"{verdict} {rival} ({gap:+.3f})")
         if rival == "fastai":
-            words.append(f"{ours.seconds / cell.seconds:.2f} of fastai's time")
+            words.append(f"{ours.processor_s / cell.processor_s:.2f} of fastai's time")
     return f"- {name}: {'; '.join(words)}." if words else ""

@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from finetune import build, describe
-from finetune.cache.features import FeatureCache, FeatureReuse
+from finetune.cache.features import FeatureReuse
 from finetune.callback.auto_batch import AutoBatch
 from finetune.callback.bad_files import BadFiles
 from finetune.callback.checkpointing import Checkpointing, SealedCheckpointIO
@@ -202,8 +202,8 @@ def load_data(cfg: DictConfig, run: RunDirectory, resume_from: Path | None) -> t
 
 def feature_reuse(cfg: DictConfig, model: ImageClassifier, data: ImageData) -> FeatureReuse | None:
     """The stored activations of this run's frozen phases, or None with ``cache=none``."""
-    cache = build.part(cfg.cache)
-    if not isinstance(cache, FeatureCache):
+    cache = build.feature_cache(cfg)
+    if cache is None:
         return None
     plain = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in ("backbone", "transform")}
     return FeatureReuse(

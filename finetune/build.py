@@ -19,6 +19,7 @@ from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from finetune.cache.features import FeatureCache
 from finetune.checkpoint import Checkpoint
 from finetune.config import CONF_DIR
 from finetune.errors import CheckpointError, ConfigError, FinetuneError
@@ -150,6 +151,12 @@ def resolve_loss(cfg: DictConfig, task: str) -> DictConfig:
     if task == "multilabel" and not str(cfg._target_).endswith("BinaryCrossEntropy"):
         raise ConfigError("this data set has several labels per image; take loss=auto or loss=binary_cross_entropy")
     return cfg
+
+
+def feature_cache(cfg: DictConfig) -> FeatureCache | None:
+    """Where frozen features are kept, or None with ``cache=none``."""
+    cache = part(cfg.cache)
+    return cache if isinstance(cache, FeatureCache) else None
 
 
 def shipped(group: str, name: str) -> DictConfig:

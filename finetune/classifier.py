@@ -5,17 +5,19 @@
     print(classifier.predict(["cat.jpg"])[0].label)
 
 ``scores`` is the one loop that evaluate, predict and the report run images through: files are decoded on threads while
-the network computes, at most two batches ahead, so that memory does not grow with the number of images.
+the network computes, at most two batches ahead, so that memory does not grow with the number of images. A classifier
+that was opened with a ``cache`` asks the store of features first, a thousand images at a time.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +27,17 @@ from finetune.exporter.artefact import Description, Runtime
 from finetune.metrics.predictions import Predictions
 from finetune.views import Tta, views
 
+if TYPE_CHECKING:
+    from finetune.cache.features import FeatureCache
+    from finetune.pooled import PooledScores
+
 Image = npt.NDArray[np.uint8]
 Source = str | Path | bytes | Image
 """A file, an encoded image, or a decoded RGB image H W 3."""
+Loaded = list[Image] | ImageError
+"""The views of one image, or why there are none."""
+_WINDOW = 1024
+"""Images that are looked up in the store together: 8 MB of features of a ResNet-50."""
 
 
 class Prediction(NamedTuple):
@@ -48,18 +58,23 @@ class Scores(NamedTuple):
 
 
 class Classifier:
-    """``runtime`` computes, ``description`` (classes, preprocessing, temperature, thresholds) gives it meaning."""
+    """``runtime`` computes, ``description`` (classes, preprocessing, temperature, thresholds) gives it meaning.
 
-    def __init__(self, runtime: Runtime) -> None:
+    ``pooled`` has the scores of images that were seen before; it changes none of them, and only how long they take.
+    """
+
+    def __init__(self, runtime: Runtime, pooled: PooledScores | None = None) -> None:
         self.runtime = runtime
+        self.pooled = pooled
         self.description: Description = runtime.description
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto") -> Classifier:
-        """Open a checkpoint or an exported directory. Raises ``CheckpointError``."""
-        from finetune.opening import open_runtime
+    def load(cls, path: str | Path, *, device: str = "auto", cache: FeatureCache | None = None) -> Classifier:
+        """Open a checkpoint or an exported directory; ``cache`` is of use to a checkpoint. Raises ``CheckpointError``."""
+        from finetune.opening import open_pooled, open_runtime
 
-        return cls(open_runtime(path, device=device))
+        runtime = open_runtime(path, device=device)
+        return cls(runtime, None if cache is None else open_pooled(runtime, cache))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -81,21 +96,22 @@ class Classifier:
         """Logits of the sources in order, batch by batch; those of an image's ``tta`` views are averaged."""
         preprocessing = self.description.preprocessing
 
-        def load(source: Source) -> list[Image] | ImageError:
+        def load(source: Source) -> Loaded:
             try:
                 return views(self.read(source), preprocessing, tta)
             except ImageError as error:
                 return error
 
+        known = self.pooled if tta == "none" and not any(isinstance(source, np.ndarray) for source in sources) else None
         with ThreadPoolExecutor(num_workers or min(8, os.cpu_count() or 1)) as pool:
-            pending: deque[Future[list[Image] | ImageError]] = deque()
-            for first in range(0, len(sources), batch_size):
-                ahead = first + 3 * batch_size
-                pending.extend(
-                    pool.submit(load, sources[row]) for row in range(first + len(pending), min(ahead, len(sources)))
-                )
-                loaded = [pending.popleft().result() for _ in range(min(batch_size, len(sources) - first))]
-                yield self._scored(first, loaded)
+            first = 0
+            while known is not None and first < len(sources) and not known.live:
+                yield from self._known(known, sources[first : first + _WINDOW], first, batch_size, pool, load)
+                first += _WINDOW
+            if known is not None:
+                known.say()
+            for start, loaded in _ahead(sources[first:], batch_size, pool, load):
+                yield self._scored(np.arange(len(loaded)) + first + start, loaded)
 
     def predictions(self, paths: Sequence[str], logits_NK: npt.NDArray[np.float32]) -> Predictions:
         """Unlabelled scores with this model's classes, temperature and thresholds."""
@@ -118,17 +134,77 @@ class Classifier:
             raise combine(unreadable)
         return found
 
-    def _scored(self, first: int, loaded: list[list[Image] | ImageError]) -> Scores:
-        readable = [
-            (row, images) for row, images in enumerate(loaded, start=first) if not isinstance(images, ImageError)
-        ]
+    def _known(
+        self,
+        known: PooledScores,
+        sources: Sequence[Source],
+        first: int,
+        batch_size: int,
+        pool: ThreadPoolExecutor,
+        load: Callable[[Source], Loaded],
+    ) -> Iterator[Scores]:
+        """``scores`` of one window by way of the store; ``first`` is its place among all sources."""
+        errors: dict[int, ImageError] = {}
+
+        def images(positions: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Image]]:
+            for start, loaded in _ahead([sources[position] for position in positions], batch_size, pool, load):
+                places = positions[start : start + len(loaded)]
+                found = [
+                    (place, entry[0]) for place, entry in zip(places, loaded, strict=True) if isinstance(entry, list)
+                ]
+                errors.update(
+                    (int(place), entry)
+                    for place, entry in zip(places, loaded, strict=True)
+                    if isinstance(entry, ImageError)
+                )
+                if found:
+                    yield np.array([place for place, _ in found]), np.stack([image for _, image in found])
+
+        window = known.scores(lambda: np.stack(list(pool.map(_digest, sources))), images)
+        place_N = np.full(len(sources), -1)
+        place_N[window.positions] = np.arange(len(window.positions))
+        for start in range(0, len(sources), batch_size):
+            rows = np.arange(start, min(start + batch_size, len(sources)))
+            there = place_N[rows] >= 0
+            left = rows[~there]
+            rest = self._scored(left, [errors.get(int(row)) or load(sources[row]) for row in left])
+            both = np.concatenate([rows[there], rest.rows])
+            logits_BK = np.concatenate([window.logits_NK[place_N[rows[there]]], rest.logits_BK])
+            order = np.argsort(both)
+            yield Scores(both[order] + first, logits_BK[order], rest.unreadable)
+
+    def _scored(self, rows: npt.NDArray[np.int64], loaded: list[Loaded]) -> Scores:
+        readable = [(row, images) for row, images in zip(rows, loaded, strict=True) if isinstance(images, list)]
         unreadable = tuple(entry for entry in loaded if isinstance(entry, ImageError))
-        rows = np.array([row for row, _ in readable], dtype=np.int64)
+        kept = np.array([row for row, _ in readable], dtype=np.int64)
         if not readable:
-            return Scores(rows, np.zeros((0, len(self.classes)), dtype=np.float32), unreadable)
+            return Scores(kept, np.zeros((0, len(self.classes)), dtype=np.float32), unreadable)
         num_views = len(readable[0][1])
         passes = [self.runtime.logits(np.stack([images[view] for _, images in readable])) for view in range(num_views)]
-        return Scores(rows, np.mean(passes, axis=0, dtype=np.float32) if num_views > 1 else passes[0], unreadable)
+        return Scores(kept, np.mean(passes, axis=0, dtype=np.float32) if num_views > 1 else passes[0], unreadable)
+
+
+def _ahead(
+    sources: Sequence[Source], batch_size: int, pool: ThreadPoolExecutor, load: Callable[[Source], Loaded]
+) -> Iterator[tuple[int, list[Loaded]]]:
+    """Batches of what ``load`` makes of the sources, each with the place of its first, two more being made meanwhile."""
+    pending: deque[Future[Loaded]] = deque()
+    for first in range(0, len(sources), batch_size):
+        ahead = first + 3 * batch_size
+        pending.extend(pool.submit(load, sources[row]) for row in range(first + len(pending), min(ahead, len(sources))))
+        yield first, [pending.popleft().result() for _ in range(min(batch_size, len(sources) - first))]
+
+
+def _digest(source: Source) -> npt.NDArray[np.uint8]:
+    """sha256 of an encoded image; zeros when it cannot be read."""
+    from finetune.data.image import read_bytes
+
+    assert isinstance(source, str | Path | bytes)
+    try:
+        content = source if isinstance(source, bytes) else read_bytes(source)
+    except ImageError:
+        return np.zeros(32, dtype=np.uint8)
+    return np.frombuffer(hashlib.sha256(content).digest(), dtype=np.uint8)
 
 
 def as_records(predictions: Predictions) -> list[Prediction]:

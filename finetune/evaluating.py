@@ -42,7 +42,7 @@ def evaluate(cfg: DictConfig, directory: Path, typed: tuple[str, ...]) -> Result
     started = time.monotonic()
     check(cfg)
     run = RunDirectory(directory)
-    classifier = Classifier.load(str(cfg.ckpt), device=cfg.device)
+    classifier = Classifier.load(str(cfg.ckpt), device=cfg.device, cache=build.feature_cache(cfg))
     table = load_table(cfg, classifier, typed)
     rows = rows_of(table, cfg)
     measured = _measure(cfg, classifier, table, rows, "images")
@@ -128,7 +128,7 @@ def _measure(
 
 def _compare(cfg: DictConfig, measured: Measured, table: Table, rows: npt.NDArray[np.int64]) -> Comparison:
     """The second model on the same images; its classes may stand in another order, but must be the same."""
-    other = Classifier.load(str(cfg.compare), device=cfg.device)
+    other = Classifier.load(str(cfg.compare), device=cfg.device, cache=build.feature_cache(cfg))
     first = measured.predictions
     if set(other.classes) != set(first.classes):
         differing = sorted(set(other.classes) ^ set(first.classes))

@@ -9,10 +9,14 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.errors import CheckpointError
 from finetune.exporter.artefact import METADATA, Description, Runtime
+
+if TYPE_CHECKING:
+    from finetune.cache.features import FeatureCache
+    from finetune.pooled import PooledScores
 
 _EXPORTERS = Path(__file__).parent / "exporter"
 
@@ -44,6 +48,16 @@ def open_runtime(ckpt: str | Path, *, device: str = "auto") -> Runtime:
     return _open_checkpoint(path, device)
 
 
+def open_pooled(runtime: Runtime, cache: FeatureCache) -> PooledScores | None:
+    """The stored features of a runtime that came from a checkpoint; an artefact computes as its users will."""
+    from finetune.pooled import PooledScores
+    from finetune.torch_runtime import TorchRuntime
+
+    if not isinstance(runtime, TorchRuntime) or runtime.backbone is None:
+        return None
+    return PooledScores(cache, runtime, runtime.backbone)
+
+
 def training_config(ckpt: str) -> dict[str, Any]:
     """The configuration that a checkpoint's run was made with; empty for an artefact, which carries none."""
     from finetune.checkpoint import read_checkpoint
@@ -60,7 +74,7 @@ def _open_checkpoint(path: Path, device: str) -> Runtime:
 
     checkpoint = read_checkpoint(path)
     description = Description.of(checkpoint)
-    return TorchRuntime(network_from_checkpoint(checkpoint), description, device)
+    return TorchRuntime(network_from_checkpoint(checkpoint), description, device, checkpoint.config["backbone"])
 
 
 def _open_artefact(directory: Path) -> Runtime:

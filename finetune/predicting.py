@@ -10,6 +10,7 @@ from typing import NamedTuple, get_args
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from finetune import build
 from finetune.classifier import Classifier
 from finetune.errors import ConfigError, FinetuneError, ImageError, combine
 from finetune.exporter.artefact import Description
@@ -77,7 +78,7 @@ def check(cfg: DictConfig, typed: tuple[str, ...]) -> None:
 def open_classifier(cfg: DictConfig) -> Classifier:
     """The model of ``ckpt``, or the backbone with the classes it was pretrained on."""
     if cfg.ckpt is not None:
-        return Classifier.load(str(cfg.ckpt), device=cfg.device)
+        return Classifier.load(str(cfg.ckpt), device=cfg.device, cache=build.feature_cache(cfg))
     from finetune.backbone.imagenet import create_classifier
     from finetune.torch_runtime import TorchRuntime
 

@@ -6,6 +6,8 @@ arrive that way and it costs nothing.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,9 +18,19 @@ from finetune.exporter.artefact import Description
 
 
 class TorchRuntime:
-    """``network`` maps normalised images B C H W to logits B K; it is moved to ``device`` and put into eval mode."""
+    """``network`` maps normalised images B C H W to logits B K; it is moved to ``device`` and put into eval mode.
 
-    def __init__(self, network: nn.Module, description: Description, device: str = "cpu") -> None:
+    ``backbone`` is the configuration of its backbone, where a checkpoint says it.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        description: Description,
+        device: str = "cpu",
+        backbone: dict[str, Any] | None = None,
+    ) -> None:
+        self.backbone = backbone
         self.device = resolve(device)
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self.description = description

@@ -45,13 +45,15 @@ from finetune.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 Rows = npt.NDArray[np.int64]
-_SAME = 1e-4
+SAME = 1e-4
 """Relative difference that folding and reordered float32 sums explain; measured 1e-7 to 2e-6."""
 _MOST_LOST = 0.15
 """Relative difference that bfloat16 may make; measured .003 (ResNet-18) to .065 (EfficientNet-Lite0; live .056)."""
 _DECISIVE = ("torch", "timm", "pillow", "simplejpeg", "opencv-python-headless", "albumentations")
 PLAIN = -1
 """The view without augmentation."""
+POOLED = "pooled"
+"""The boundary above the whole backbone."""
 
 
 class ImageSource(NamedTuple):
@@ -119,7 +121,7 @@ class FeatureReuse:
         self._rests: dict[int, nn.Module] = {}
         self._features: dict[tuple[str, bytes], Features] = {}
         self._first_weights = self._backbone_digest()
-        self._versions = _versions()
+        self._versions = decisive_versions()
         self._refused = False
 
     def boundary(self, epoch: int) -> Boundary | None:
@@ -152,7 +154,7 @@ class FeatureReuse:
         weights = self._backbone_digest()
         if weights != self._first_weights:
             return None
-        return self._activations(Boundary(len(self.schedule.stages) - 1, "pooled", weights), rows, PLAIN, torch.float32)
+        return self._activations(Boundary(len(self.schedule.stages) - 1, POOLED, weights), rows, PLAIN, torch.float32)
 
     def _is_whole(self, boundary: Boundary) -> bool:
         """Whether all of the backbone is below."""
@@ -164,16 +166,14 @@ class FeatureReuse:
 
     def key(self, boundary: Boundary, view: int, dtype: torch.dtype) -> str:
         """Names everything that activations of ``view`` at ``boundary`` depend on besides the images themselves."""
-        return key_of(
-            format=1,
-            weights=boundary.weights,
-            boundary=boundary.name,
-            preprocessing=self.preprocessing.to_dict(),
-            view=PLAIN if view == PLAIN else [view, self.identity["transform"], self.identity["seed"]],
-            backbone=self.identity["backbone"],
-            dtype=str(dtype),
-            versions=self._versions,
-            device=next(self.network.parameters()).device.type,
+        return activation_key(
+            boundary,
+            PLAIN if view == PLAIN else [view, self.identity["transform"], self.identity["seed"]],
+            self.preprocessing,
+            self.identity["backbone"],
+            dtype,
+            next(self.network.parameters()).device,
+            self._versions,
         )
 
     def _activations(self, boundary: Boundary, rows: Rows, view: int, dtype: torch.dtype) -> Features | None:
@@ -226,7 +226,7 @@ class FeatureReuse:
         if below == 0:
             return None
         if below == len(stages) - 1:
-            name = "pooled"
+            name = POOLED
         else:
             name = f"input of {stages[below].name}"
             if self.augments and self.cache.views == 0:
@@ -251,7 +251,7 @@ class FeatureReuse:
         rest = self._rest(boundary)
         images_BCHW = self.source.example().to(next(backbone.parameters()).device)
         expected_BD = plain_features(backbone, self.preprocessing, images_BCHW)
-        if difference(expected_BD, trunk, rest, images_BCHW) > _SAME:
+        if difference(expected_BD, trunk, rest, images_BCHW) > SAME:
             log.info("features  live: this network cannot be entered at the %s", boundary.name)
             return None
         stored = trunk if self.dtype == torch.float32 else trunk.in_dtype(self.dtype)
@@ -267,7 +267,33 @@ class FeatureReuse:
         return trunk
 
 
-def _versions() -> dict[str, str]:
+def activation_key(
+    boundary: Boundary,
+    view: Any,
+    preprocessing: Preprocessing,
+    backbone: dict[str, Any],
+    dtype: torch.dtype,
+    device: torch.device,
+    versions: dict[str, str],
+) -> str:
+    """Names everything that an activation depends on but the image.
+
+    ``view`` and ``backbone`` (its configuration) are plain data, ``versions`` are ``decisive_versions()``.
+    """
+    return key_of(
+        format=2,  # 1 had TF32 in the convolutions of a GPU
+        weights=boundary.weights,
+        boundary=boundary.name,
+        preprocessing=preprocessing.to_dict(),
+        view=view,
+        backbone=backbone,
+        dtype=str(dtype),
+        versions=versions,
+        device=device.type,
+    )
+
+
+def decisive_versions() -> dict[str, str]:
     """Of what decodes, augments and computes."""
     return {name: importlib.metadata.version(name) for name in _DECISIVE}
 

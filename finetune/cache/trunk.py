@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
@@ -64,7 +66,7 @@ class Trunk:
 
     def __call__(self, images_BCHW: Tensor) -> Tensor:
         """uint8 images of ``preprocessing.size`` to activations, batch first, in ``dtype``."""
-        with torch.inference_mode(), torch.autocast(images_BCHW.device.type, enabled=False):
+        with torch.inference_mode(), _exact(images_BCHW):
             pieces = [self._piece(piece_BCHW) for piece_BCHW in images_BCHW.split(_PIECE)]
         return torch.cat(pieces)  # out here: a head cannot be trained on inference tensors
 
@@ -101,7 +103,7 @@ def plain_features(backbone: nn.Module, preprocessing: Preprocessing, images_BCH
     modes = {module: module.training for module in backbone.modules()}
     backbone.eval()
     try:
-        with torch.no_grad(), torch.autocast(images_BCHW.device.type, enabled=False):
+        with torch.no_grad(), _exact(images_BCHW):
             features_BD: Tensor = backbone(preprocessing.normalize(images_BCHW))
             return features_BD
     finally:
@@ -116,7 +118,7 @@ def difference(expected_BD: Tensor, trunk: Trunk, rest: nn.Module | None, images
     """
     modes = {} if rest is None else {module: module.training for module in rest.modules()}
     try:
-        with torch.no_grad(), torch.autocast(images_BCHW.device.type, enabled=False):
+        with torch.no_grad(), _exact(images_BCHW):
             activation = trunk(images_BCHW).float()
             got_BD = activation if rest is None else rest.eval()(activation)
     except (RuntimeError, ValueError, TypeError, IndexError):  # the network is no chain of stages
@@ -127,6 +129,14 @@ def difference(expected_BD: Tensor, trunk: Trunk, rest: nn.Module | None, images
     if got_BD.shape != expected_BD.shape:
         return math.inf
     return float((got_BD - expected_BD).square().mean().sqrt() / expected_BD.square().mean().sqrt())
+
+
+@contextmanager
+def _exact(images_BCHW: Tensor) -> Iterator[None]:
+    """Float32 means float32: no autocast, and no TF32 in a GPU's convolutions, as in ``evaluate`` and ``predict``."""
+    whole = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False)
+    with torch.autocast(images_BCHW.device.type, enabled=False), whole:
+        yield
 
 
 def _folded(backbone: nn.Module, preprocessing: Preprocessing) -> nn.Module:

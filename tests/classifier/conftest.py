@@ -14,8 +14,10 @@ from PIL import Image
 CLASSES = ("amber", "blue", "coral")
 
 
-def write_checkpoint_of(path: Path, *, seed: int = 0, classes: tuple[str, ...] = CLASSES, **card: Any) -> Path:
-    """A test_resnet for 64 px whose scores differ from image to image; ``card`` replaces entries of the description."""
+def write_checkpoint_of(
+    path: Path, *, seed: int = 0, size_px: int = 64, classes: tuple[str, ...] = CLASSES, **card: Any
+) -> Path:
+    """A test_resnet whose scores differ from image to image; ``card`` replaces entries of the description."""
     from finetune import build
     from finetune.checkpoint import describe, write_checkpoint
 
@@ -30,7 +32,7 @@ def write_checkpoint_of(path: Path, *, seed: int = 0, classes: tuple[str, ...] =
         },
         "head": {"_target_": "finetune.head.linear.LinearHead"},
     } | card.pop("config", {})
-    backbone = build.backbone(config["backbone"], 64)
+    backbone = build.backbone(config["backbone"], size_px)
     network = build.network(backbone, config["head"], len(classes))
     with torch.no_grad():
         for parameter in network.head.parameters():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,37 @@ def depthwise(repeats: int) -> Iterator[Row]:
     yield Row(
         "training step with depthwise convolutions in float32 / plain bfloat16", min(gains.values()), ">= 1", note
     )
+
+
+def compiled(work: Path, repeats: int) -> Iterator[Row]:
+    """The frozen trunk through ``torch.compile`` against itself uncompiled, and what compiling took with nothing kept."""
+    import torch
+
+    from finetune.cache.compiling import repaid_by
+    from finetune.cache.trunk import Trunk
+    from finetune.head.linear import LinearHead
+    from finetune.network import Network
+    from finetune.preprocessing import Preprocessing
+    from finetune.stages import divide
+
+    plain = resnet50().eval()
+    stages = divide(Network(plain, LinearHead(2048, 2)))
+    images_BCHW = torch.randint(0, 256, (BATCH, 3, 224, 224), dtype=torch.uint8)
+    for dtype, bar in ((torch.float32, ">= 1.3"), (torch.bfloat16, ">= 1")):
+        trunk = Trunk(plain, stages, len(stages) - 1, Preprocessing()).in_dtype(dtype)
+        trunk(images_BCHW)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(work / f"inductor-{dtype}")
+        started = time.perf_counter()
+        twin = trunk.compiled(images_BCHW)
+        compile_s = time.perf_counter() - started
+        sides = alternate(repeats, *(partial(seconds, partial(side, images_BCHW)) for side in (trunk, twin)))
+        before_s, after_s = (statistics.median(times) / BATCH for times in sides)
+        pays = compile_s / (before_s - after_s) if before_s > after_s else float("inf")
+        note = (
+            f"{1 / after_s:.1f} / {1 / before_s:.1f} images/s, compiled in {compile_s:.0f} s by the wall's clock: repaid by "
+            f"{pays:.0f} images, cache.compile=auto says {repaid_by(trunk, images_BCHW[:1])}"
+        )
+        yield Row(f"compiled trunk, {str(dtype).removeprefix('torch.')} / uncompiled", before_s / after_s, bar, note)
 
 
 def full(images: Path, work: Path) -> Iterator[Row]:

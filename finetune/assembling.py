@@ -31,6 +31,7 @@ from finetune.callback.interruption import Interruption
 from finetune.callback.progress import progress
 from finetune.callback.tracking import Tracking
 from finetune.checkpoint import describe as describe_model
+from finetune.compiled_steps import CompiledSteps, announcement
 from finetune.data.examine import examine
 from finetune.data.module import ImageData
 from finetune.data.options import LoaderOptions
@@ -128,6 +129,9 @@ def assemble(
     loggers.extend(build.part(node, run.root, config) for node in cfg.logger.values() if is_first())
     callbacks, interruption = make_callbacks(cfg, run, data)
     trainer = make_trainer(cfg, run, callbacks, loggers)
+    if cfg.compile:
+        model.steps = CompiledSteps(network)
+        _say([announcement(schedule, trainer.strategy.root_device.type)])
     return Parts(table, model, data, trainer, interruption)
 
 

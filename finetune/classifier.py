@@ -106,7 +106,8 @@ class Classifier:
         with ThreadPoolExecutor(num_workers or min(8, os.cpu_count() or 1)) as pool:
             first = 0
             while known is not None and first < len(sources) and not known.live:
-                yield from self._known(known, sources[first : first + _WINDOW], first, batch_size, pool, load)
+                window, left = sources[first : first + _WINDOW], len(sources) - first
+                yield from self._known(known, window, first, left, batch_size, pool, load)
                 first += _WINDOW
             if known is not None:
                 known.say()
@@ -139,11 +140,12 @@ class Classifier:
         known: PooledScores,
         sources: Sequence[Source],
         first: int,
+        left: int,
         batch_size: int,
         pool: ThreadPoolExecutor,
         load: Callable[[Source], Loaded],
     ) -> Iterator[Scores]:
-        """``scores`` of one window by way of the store; ``first`` is its place among all sources."""
+        """``scores`` of one window by way of the store; ``first`` is its place, ``left`` what follows with it."""
         errors: dict[int, ImageError] = {}
 
         def images(positions: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Image]]:
@@ -160,14 +162,14 @@ class Classifier:
                 if found:
                     yield np.array([place for place, _ in found]), np.stack([image for _, image in found])
 
-        window = known.scores(lambda: np.stack(list(pool.map(_digest, sources))), images)
+        window = known.scores(lambda: np.stack(list(pool.map(_digest, sources))), images, left)
         place_N = np.full(len(sources), -1)
         place_N[window.positions] = np.arange(len(window.positions))
         for start in range(0, len(sources), batch_size):
             rows = np.arange(start, min(start + batch_size, len(sources)))
             there = place_N[rows] >= 0
-            left = rows[~there]
-            rest = self._scored(left, [errors.get(int(row)) or load(sources[row]) for row in left])
+            absent = rows[~there]
+            rest = self._scored(absent, [errors.get(int(row)) or load(sources[row]) for row in absent])
             both = np.concatenate([rows[there], rest.rows])
             logits_BK = np.concatenate([window.logits_NK[place_N[rows[there]]], rest.logits_BK])
             order = np.argsort(both)

@@ -16,6 +16,7 @@ from torch import Tensor, distributed, nn
 from torchmetrics import MeanMetric, Metric
 
 from finetune.cache.features import FeatureReuse
+from finetune.compiled_steps import CompiledSteps
 from finetune.depthwise import Float32Depthwise
 from finetune.freeze.schedule import FreezeSchedule
 from finetune.network import Network
@@ -82,6 +83,7 @@ class ImageClassifier(lightning.LightningModule):
         self.seed = seed
         self.anchor = _anchor(network) if schedule.l2_sp else {}
         self.reuse: FeatureReuse | None = None
+        self.steps: CompiledSteps | None = None
         self.part_weight: Callable[[int], float] | None = None  # what a batch counts in its step, by its number
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -218,6 +220,10 @@ class ImageClassifier(lightning.LightningModule):
         return min(1.0, share)
 
     def _logits_of(self, normalised_BCHW: Tensor) -> Tensor:
+        if self.steps is not None and self.steps.serve(self.network):
+            compiled_BK = self.steps(normalised_BCHW)
+            if compiled_BK is not None:
+                return compiled_BK
         with Float32Depthwise():
             logits_BK: Tensor = self.network(normalised_BCHW)
         return logits_BK

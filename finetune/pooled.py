@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from finetune.cache.compiling import fast_trunk
 from finetune.cache.features import (
     PLAIN,
     POOLED,
@@ -61,7 +62,7 @@ class PooledScores:
         self.network = runtime.network
         self.preprocessing = runtime.description.preprocessing
         self.store = FeatureStore(cache.root)
-        self.max_gb = cache.max_gb
+        self.max_gb, self._compile = cache.max_gb, cache.compile
         tensors = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
         below = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
         self.stages = divide(self.network)
@@ -77,11 +78,18 @@ class PooledScores:
         self._refused = False
         self._bytes, self._there, self._asked, self._seconds = 0, 0, 0, 0.0
 
-    def scores(self, digests_of: Callable[[], Digests], images: Callable[[Positions], Images]) -> Window:
-        """Logits of the images with the digests that are asked for; ``images`` reads those at the given positions."""
+    def scores(self, digests_of: Callable[[], Digests], images: Callable[[Positions], Images], left: int) -> Window:
+        """Logits of the images with the digests that are asked for; ``images`` reads those at the given positions.
+
+        ``left`` images are still to come, these included.
+        """
         started = time.monotonic()
         digests = digests_of()
-        features, there, refused = self.store.fetch(self.key, digests, lambda missing: self._compute(images(missing)))
+
+        def compute(missing: Positions) -> Iterator[Chunk]:
+            return self._compute(images(missing), round(left * len(missing) / len(digests)))
+
+        features, there, refused = self.store.fetch(self.key, digests, compute)
         if refused and not self._refused:
             self._refused = True
             log.warning("features: they cannot be stored (%s); see cache.dir", refused)
@@ -109,22 +117,23 @@ class PooledScores:
             logits_BK: npt.NDArray[np.float32] = self.network.head(features_BD.to(self.device)).float().cpu().numpy()
         return logits_BK
 
-    def _compute(self, images: Images) -> Iterator[Chunk]:
+    def _compute(self, images: Images, expected: int) -> Iterator[Chunk]:
         for positions, images_BHWC in images:
             images_BCHW = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2).to(self.device)
-            if self._trunk is None and not self._is_sound(images_BCHW[:_CHECKED]):
-                self.live = True
-                return
-            assert self._trunk is not None
+            if self._trunk is None:
+                plain = self._plain_trunk(images_BCHW[:_CHECKED])
+                if plain is None:
+                    self.live = True
+                    return
+                self._trunk = fast_trunk(plain, images_BCHW, expected, self._compile)
             yield positions, self._trunk(images_BCHW).cpu()
 
-    def _is_sound(self, images_BCHW: torch.Tensor) -> bool:
-        """Build the fast trunk, and see that it gives the network's own features."""
+    def _plain_trunk(self, images_BCHW: torch.Tensor) -> Trunk | None:
+        """The folded network; None where it does not give the network's own features."""
         backbone = self.network.backbone
         trunk = Trunk(backbone, self.stages, self.boundary.below, self.preprocessing)
         expected_BD = plain_features(backbone, self.preprocessing, images_BCHW)
         if difference(expected_BD, trunk, None, images_BCHW) > SAME:
             log.info("features  live: this network gives other features as a whole than in its parts")
-            return False
-        self._trunk = trunk
-        return True
+            return None
+        return trunk

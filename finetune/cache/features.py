@@ -22,7 +22,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from finetune.cache.compiling import fast_trunk
 from finetune.cache.store import (
     Chunk,
     Digests,
@@ -67,10 +68,18 @@ class ImageSource(NamedTuple):
 class FeatureCache:
     """Keys of ``conf/cache/features.yaml``."""
 
-    def __init__(self, *, dir: str | None = None, views: int = 0, max_gb: float = 8.0) -> None:  # noqa: A002 - the key
+    def __init__(
+        self,
+        *,
+        dir: str | None = None,  # noqa: A002 - the key
+        views: int = 0,
+        max_gb: float = 8.0,
+        compile: bool | Literal["auto"] = "auto",  # noqa: A002 - the key
+    ) -> None:
         self.root = Path(dir).expanduser() if dir else default_root()
         self.views = views
         self.max_gb = max_gb
+        self.compile = compile
 
 
 class Boundary(NamedTuple):
@@ -206,9 +215,12 @@ class FeatureReuse:
             position_of = dict(zip(rows[missing].tolist(), missing.tolist(), strict=True))
             device = next(self.network.parameters()).device
             trunk.module.to(device)
+            fast: Trunk | None = None
             with tqdm(total=len(missing), desc="features", unit="image", leave=False, disable=None) as bar:
                 for readable, images_BCHW in self.source.images(rows[missing], view):
-                    values = trunk(images_BCHW.to(device)).cpu()
+                    images_BCHW = images_BCHW.to(device)
+                    fast = fast or fast_trunk(trunk, images_BCHW, len(missing), self.cache.compile)
+                    values = fast(images_BCHW).cpu()
                     yield np.array([position_of[row] for row in readable.tolist()], dtype=np.int64), values
                     bar.update(len(readable))
 

@@ -51,8 +51,10 @@ class Trunk:
     ) -> None:
         self.preprocessing = preprocessing
         self.dtype = torch.float32
+        self.is_whole = boundary == len(stages) - 1
+        self._pads = False
         module = _folded(backbone, preprocessing).to(memory_format=torch.channels_last)
-        if boundary < len(stages) - 1:
+        if not self.is_whole:
             entrance = stages[boundary].modules[0].removeprefix(_PREFIX)
             module.get_submodule(entrance).register_forward_pre_hook(_reached)
         self.module: nn.Module = module
@@ -64,6 +66,18 @@ class Trunk:
         twin.module = copy.deepcopy(self.module).to(dtype)
         return twin
 
+    def compiled(self, images_BCHW: Tensor) -> Trunk:
+        """A twin built by ``torch.compile`` for pieces of one size, on ``images_BCHW``; of whole backbones only."""
+        from torch._inductor import config as inductor  # seconds to import
+
+        assert self.is_whole, "the exception that ends a part of a backbone cannot be compiled"
+        twin = copy.copy(self)
+        twin._pads = True
+        twin.module = torch.compile(self.module, dynamic=False)  # type: ignore[assignment]
+        with inductor.patch(freezing=True):  # as an option of torch.compile it changes nothing
+            twin(images_BCHW[:_PIECE])
+        return twin
+
     def __call__(self, images_BCHW: Tensor) -> Tensor:
         """uint8 images of ``preprocessing.size`` to activations, batch first, in ``dtype``."""
         with torch.inference_mode(), _exact(images_BCHW):
@@ -71,12 +85,15 @@ class Trunk:
         return torch.cat(pieces)  # out here: a head cannot be trained on inference tensors
 
     def _piece(self, images_BCHW: Tensor) -> Tensor:
+        count = len(images_BCHW)
+        if self._pads and count < _PIECE:
+            images_BCHW = torch.cat([images_BCHW, images_BCHW[-1:].expand(_PIECE - count, -1, -1, -1)])
         inputs = self.preprocessing.normalize(images_BCHW).to(self.dtype)
         try:
             activation: Tensor = self.module(inputs)
         except _ReachedError as reached:
             activation = reached.activation
-        return activation.contiguous()
+        return activation[:count].contiguous()
 
 
 def rest_of(backbone: nn.Module, stages: tuple[Stage, ...], boundary: int) -> nn.Module:
@@ -126,6 +143,11 @@ def difference(expected_BD: Tensor, trunk: Trunk, rest: nn.Module | None, images
     finally:
         for module, mode in modes.items():
             module.training = mode
+    return apart(got_BD, expected_BD)
+
+
+def apart(got_BD: Tensor, expected_BD: Tensor) -> float:
+    """Root mean square of the difference over that of what was expected; infinite for another shape."""
     if got_BD.shape != expected_BD.shape:
         return math.inf
     return float((got_BD - expected_BD).square().mean().sqrt() / expected_BD.square().mean().sqrt())

@@ -50,10 +50,12 @@ def finish(
     run: RunDirectory,
     report: Any,
     seconds: dict[str, float],
+    first_step_s: float | None = None,
 ) -> dict[str, Any]:
     """Choose the weights on val, evaluate them, complete ``best.ckpt``, write ``result.json`` and the report.
 
-    ``seconds`` holds what preparing and fitting took; gives the content of ``result.json``.
+    ``seconds`` holds what preparing and fitting took, ``first_step_s`` when the first step was done, counted from the
+    process's start; None when there was none. Gives the content of ``result.json``.
     """
     started = time.monotonic()
     choice = choose_weights(model, data, precision, checkpointing, run)
@@ -79,6 +81,7 @@ def finish(
     subject = _subject(model, data, predictions[last], evaluations[last], last, checkpointing.monitor)
     report.write(run.root, replace(subject, kept=choice.reasons))
     seconds = seconds | {"evaluate": time.monotonic() - started}
+    seconds |= {"total": sum(seconds.values())} | ({} if first_step_s is None else {"first_step": first_step_s})
     content: dict[str, Any] = {
         "monitor": monitor,
         **figures,
@@ -89,7 +92,7 @@ def finish(
         "best_checkpoint": str(run.best.relative_to(run.root)),
         "classes": list(data.table.classes),
         "batch_size": {"step": data.options.images_per_step, "at_once": data.images_at_once},
-        "seconds": {name: round(value, 3) for name, value in (seconds | {"total": sum(seconds.values())}).items()},
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
     run.write_result("completed", **content)
     _say_result(content, run)
@@ -256,7 +259,9 @@ def _say_result(content: dict[str, Any], run: RunDirectory) -> None:
         if split in content:
             named = "  ".join(f"{name} {content[split][name]:.4f}" for name in _SHOWN if name in content[split])
             log.info("%-9s %s", split, named)
-    log.info("time      %.1f s", content["seconds"]["total"])
+    step_s = content["seconds"].get("first_step")
+    when = "" if step_s is None else f", first step {step_s:.1f} s after the start of the process"
+    log.info("time      %.1f s%s", content["seconds"]["total"], when)
     log.info("run       %s", run.root)
     if run.report.exists():
         log.info("report    %s", run.report)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 def run(cfg: DictConfig) -> Result:
     """Train as configured; gives the content of ``result.json``."""
     from finetune.following import given_keys
+    from finetune.processes import age_s
     from finetune.run_directory import RunDirectory
     from finetune.training import train
 
@@ -42,7 +43,7 @@ def run(cfg: DictConfig) -> Result:
         "head": "as in the file",
         **hydra.runtime.choices,
     }  # config.yaml has no groups
-    return train(cfg, RunDirectory(Path(hydra.runtime.output_dir)), choices, given)
+    return train(cfg, RunDirectory(Path(hydra.runtime.output_dir)), choices, given, age_s())
 
 
 main = cli.entry("train", run)

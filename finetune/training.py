@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from finetune import build, finish
 from finetune.assembling import Parts, assemble, precision_of
 from finetune.callback import memory
+from finetune.callback.first_step import FirstStep
 from finetune.checkpoint import newest_whole, read_payload, sweep_litter, write_checkpoint
 from finetune.errors import CheckpointError, Interrupted
 from finetune.processes import is_first
@@ -26,11 +27,16 @@ Result = dict[str, Any]
 
 
 def train(
-    cfg: DictConfig, run: RunDirectory, choices: Mapping[str, str], given: Collection[str] | None = None
+    cfg: DictConfig,
+    run: RunDirectory,
+    choices: Mapping[str, str],
+    given: Collection[str] | None = None,
+    age_s: float = 0.0,
 ) -> Result:
     """Train as configured in the folder of ``run``; ``choices`` names the options behind groups, for the terminal.
 
-    ``given`` are the keys that the recipe leaves alone; None: the whole configuration stands as it is.
+    ``given`` are the keys that the recipe leaves alone; None: the whole configuration stands as it is. ``age_s`` is how
+    long a command's process has lived, for the time to its first step.
 
     ``result.json`` is there from the start, whatever happens.
 
@@ -45,7 +51,7 @@ def train(
     loggers: list[Logger] = []
     status = "failed"
     try:
-        result = _train(cfg, run, choices, given, loggers, started)
+        result = _train(cfg, run, choices, given, loggers, started, FirstStep(started - age_s))
         status = "completed"
         return result
     except (Interrupted, KeyboardInterrupt):
@@ -72,6 +78,7 @@ def _train(
     given: Collection[str] | None,
     loggers: list[Logger],
     started: float,
+    first_step: FirstStep,
 ) -> Result:
     resume_from = find_checkpoint(cfg.resume, run)
     parts = assemble(cfg, run, choices, given, loggers, resume_from)
@@ -84,6 +91,7 @@ def _train(
                 payload = finish.weights_payload(parts.model)
                 payload["finetune"]["held_out"] = held_out._asdict()
                 write_checkpoint(payload, run.probe)
+        parts.trainer.callbacks.append(first_step)  # type: ignore[attr-defined]
         if parts.model.schedule.max_epochs > 0:
             fit(parts, resume_from)
         if not is_first():
@@ -92,7 +100,14 @@ def _train(
         seconds = {"prepare": prepared - started, "fit": fitted - prepared}
         checkpointing = parts.interruption.checkpointing
         return finish.finish(
-            parts.model, parts.data, precision_of(cfg), checkpointing, run, build.part(cfg.report), seconds
+            parts.model,
+            parts.data,
+            precision_of(cfg),
+            checkpointing,
+            run,
+            build.part(cfg.report),
+            seconds,
+            first_step.seconds,
         )
 
 

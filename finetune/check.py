@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from finetune import cli
+from finetune import cli, interpreter
 
 if TYPE_CHECKING:
     from finetune.data.report import DataReport
@@ -32,4 +32,4 @@ def run(cfg: DictConfig) -> DataReport:
 main = cli.entry("check", run)
 
 if __name__ == "__main__":
-    main()
+    interpreter.run(main)

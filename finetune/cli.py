@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from finetune import command_line, config, help, interpreter  # noqa: A004 - the page of --help
+from finetune import command_line, config, help  # noqa: A004 - the page of --help
 from finetune.errors import ConfigError, FinetuneError, Interrupted, combine
 
 log = logging.getLogger(__name__)
@@ -55,9 +55,8 @@ def entry(verb: str, run: Run) -> Callable[[], None]:
             )
         if problems:
             sys.exit(report(combine(problems)))
-        interpreter.tune()
         hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name=verb)(task)()
-        interpreter.leave(max(exit_codes, default=0))
+        sys.exit(max(exit_codes, default=0))
 
     return main
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from finetune import cli
+from finetune import cli, interpreter
 
 if TYPE_CHECKING:
     from finetune.evaluating import Result
@@ -34,4 +34,4 @@ def run(cfg: DictConfig) -> Result:
 main = cli.entry("evaluate", run)
 
 if __name__ == "__main__":
-    main()
+    interpreter.run(main)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from finetune import cli
+from finetune import cli, interpreter
 
 if TYPE_CHECKING:
     from finetune.exporting import Artefact
@@ -30,4 +30,4 @@ def run(cfg: DictConfig) -> Artefact:
 main = cli.entry("export", run)
 
 if __name__ == "__main__":
-    main()
+    interpreter.run(main)

@@ -12,6 +12,7 @@ import gc
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import NoReturn
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -32,6 +33,19 @@ def tune() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST)
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """``main`` as all that this process is for; ends it with the code of its ``SystemExit``, or 0."""
+    tune()
+    code: int | str | None = None
+    try:
+        main()
+    except SystemExit as ending:
+        code = ending.code
+    if isinstance(code, str):
+        sys.stderr.write(f"{code}\n")
+    leave(1 if isinstance(code, str) else code or 0)
 
 
 def leave(code: int) -> NoReturn:

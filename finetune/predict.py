@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from finetune import cli
+from finetune import cli, interpreter
 
 if TYPE_CHECKING:
     from finetune.predicting import Result
@@ -33,4 +33,4 @@ def run(cfg: DictConfig) -> Result:
 main = cli.entry("predict", run)
 
 if __name__ == "__main__":
-    main()
+    interpreter.run(main)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from finetune import cli
+from finetune import cli, interpreter
 
 if TYPE_CHECKING:
     from finetune.leaderboard.board import Board
@@ -61,4 +61,4 @@ def run(cfg: DictConfig) -> Board:
 main = cli.entry("summarize", run)
 
 if __name__ == "__main__":
-    main()
+    interpreter.run(main)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from finetune import cli
+from finetune import cli, interpreter
 
 if TYPE_CHECKING:
     from finetune.training import Result
@@ -49,4 +49,4 @@ def run(cfg: DictConfig) -> Result:
 main = cli.entry("train", run)
 
 if __name__ == "__main__":
-    main()
+    interpreter.run(main)

@@ -21,8 +21,15 @@ logging.basicConfig(filename="log", level=logging.INFO)
 atexit.register(lambda: Path("exit").write_text("done"))
 threading.Thread(target=late).start()
 logging.info("a line")
-sys.stdout.write("not flushed")
-interpreter.leave(3)
+
+def main():
+    try:
+        sys.stdout.write("not flushed")
+        sys.exit(ENDING)
+    finally:
+        Path("finally").write_text("done")
+
+interpreter.run(main)
 """
 
 FAULTS = """
@@ -42,11 +49,16 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def test_threads_handlers_and_buffers_are_done_when_it_leaves(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ending", "code", "said"), [("3", 3, ""), ("", 0, ""), ("'no'", 1, "no\n")])
+def test_threads_handlers_and_buffers_are_done_when_it_leaves(
+    tmp_path: Path, ending: str, code: int, said: str
+) -> None:
+    script = LEAVING.replace("ENDING", ending)
     done = subprocess.run(
-        [sys.executable, "-c", LEAVING], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
-    assert (done.returncode, done.stdout, done.stderr) == (3, "not flushed", "")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "not flushed", said)
+    assert (tmp_path / "finally").read_text() == "done"
     assert (tmp_path / "thread").read_text() == "done"
     assert (tmp_path / "exit").read_text() == "done"
     assert (tmp_path / "log").read_text() == "INFO:root:a line\n"

@@ -79,10 +79,10 @@ def _train(
         prepared = time.monotonic()
         solved = resume_from is None and parts.model.schedule.solve_head
         if solved:
-            held_out = solve_head(parts.model, parts.data, cfg.seed, cfg.monitor)
+            found = solve_head(parts.model, parts.data, cfg.seed, cfg.monitor)
             if is_first():
                 payload = finish.weights_payload(parts.model)
-                payload["finetune"]["held_out"] = held_out._asdict()
+                payload["finetune"] |= {"held_out": found.held_out._asdict(), "strength": found.strength}
                 write_checkpoint(payload, run.probe)
         if parts.model.schedule.max_epochs > 0:
             fit(parts, resume_from)

@@ -216,6 +216,19 @@ def test_every_value_of_a_sweep_is_looked_at(here, image_folder, command):
     )
 
 
+def test_uneven_classes_are_not_mended_twice(here, image_folder, command):
+    image_folder("images", classes=("cat", "dog"), n=1)
+    both = ["loss=cross_entropy", "loss.logit_adjustment=1", "loss.class_weights=balanced", "data.sampler=balanced"]
+    twice = "each mend uneven classes, and together count rare ones twice; leave one out"
+    assert command("train", "data.path=images", *both) == (
+        2,
+        numbered(
+            f"loss.logit_adjustment=1 and loss.class_weights=balanced {twice}",
+            f"loss.logit_adjustment=1 and data.sampler=balanced {twice}",
+        ),
+    )
+
+
 # -- the other verbs --------------------------------------------------------------------------------------------------
 CHECKPOINT = "a checkpoint or an exported artefact is expected, for example ckpt=RUN/checkpoints/best.ckpt"
 NO_DATA = "data.path is missing: the folder with your images is expected, for example data.path=./mydata"

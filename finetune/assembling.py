@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -31,12 +32,13 @@ from finetune.callback.interruption import Interruption
 from finetune.callback.progress import progress
 from finetune.callback.tracking import Tracking
 from finetune.checkpoint import describe as describe_model
+from finetune.checkpoint import read_payload
 from finetune.data.examine import examine
 from finetune.data.module import ImageData
 from finetune.data.options import LoaderOptions
 from finetune.data.table import Table
 from finetune.epoch_metrics import epoch_metrics
-from finetune.errors import DataError, TrainingError, combine
+from finetune.errors import ConfigError, DataError, TrainingError, combine
 from finetune.following import follow, lines
 from finetune.hardware import fast_precision
 from finetune.model import ImageClassifier
@@ -63,8 +65,9 @@ _EXPECTED_WARNINGS = (
 
 
 class Parts(NamedTuple):
-    """What a run is made of, once everything is built."""
+    """What a run is made of, once everything is built, and the configuration that the recipe has completed."""
 
+    cfg: DictConfig
     table: Table
     model: ImageClassifier
     data: ImageData
@@ -88,6 +91,9 @@ def assemble(
     if given is not None:
         cfg, choices = _follow_recipe(cfg, run, choices, table, short_side_px, given)
         options = replace(options, image_size=cfg.data.image_size, batch_size=cfg.data.batch_size)
+    if cfg.optimizer.lr == "auto" and resume_from is not None:
+        cfg = cfg.copy()
+        cfg.optimizer.lr = _lr_of(resume_from)
     config = _write_config(cfg, run)
     for problem in monitor_problems(cfg.monitor, multilabel=table.task == "multilabel", num_classes=len(table.classes)):
         raise problem
@@ -128,7 +134,12 @@ def assemble(
     loggers.extend(build.part(node, run.root, config) for node in cfg.logger.values() if is_first())
     callbacks, interruption = make_callbacks(cfg, run, data)
     trainer = make_trainer(cfg, run, callbacks, loggers)
-    return Parts(table, model, data, trainer, interruption)
+    if cfg.optimizer.lr == "auto" and trainer.world_size > 1:
+        raise ConfigError(
+            f"optimizer.lr=auto is found in one process, and this run has {trainer.world_size}; find it with "
+            "trainer.devices=1, then type the number"
+        )
+    return Parts(cfg, table, model, data, trainer, interruption)
 
 
 def _write_config(cfg: DictConfig, run: RunDirectory) -> dict[str, Any]:
@@ -137,6 +148,25 @@ def _write_config(cfg: DictConfig, run: RunDirectory) -> dict[str, Any]:
     if is_first():
         run.config.write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
     return config
+
+
+def record_lr(parts: Parts, run: RunDirectory, lr: float, reason: str) -> None:
+    """Put a rate that was found where a typed one would stand: ``config.yaml``, checkpoints, trackers, ``recipe.json``."""
+    parts.cfg.optimizer.lr = lr
+    parts.model.card["config"]["optimizer"]["lr"] = lr  # the loggers hold this same configuration
+    _write_config(parts.cfg, run)
+    if run.recipe.exists():
+        record = json.loads(run.recipe.read_text(encoding="utf-8"))
+        for decision in record["decisions"]:
+            if decision["key"] == "optimizer.lr":
+                decision |= {"value": lr, "reason": reason}
+        write_json(run.recipe, record)
+
+
+def _lr_of(checkpoint: Path) -> float:
+    """The rate that the run of a checkpoint has, so that a resumed run does not look for another."""
+    lr: float = read_payload(checkpoint)["finetune"]["config"]["optimizer"]["lr"]
+    return lr
 
 
 def _follow_recipe(

@@ -88,6 +88,7 @@ def finish(
         "temperature": val.temperature,
         "best_checkpoint": str(run.best.relative_to(run.root)),
         "classes": list(data.table.classes),
+        "learning_rate": model.optimizer_part.lr,
         "batch_size": {"step": data.options.images_per_step, "at_once": data.images_at_once},
         "seconds": {name: round(value, 3) for name, value in (seconds | {"total": sum(seconds.values())}).items()},
     }

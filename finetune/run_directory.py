@@ -25,6 +25,7 @@ class RunDirectory:
         self.last = self.checkpoints / "last.ckpt"
         self.config = root / "config.yaml"
         self.recipe = root / "recipe.json"
+        self.lr_range = root / "lr_range.csv"
         self.split = root / "split.csv"
         self.data_report = root / "data_report.json"
         self.metrics = root / "metrics.csv"

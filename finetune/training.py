@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
 from finetune import build, finish
-from finetune.assembling import Parts, assemble, precision_of
+from finetune.assembling import Parts, assemble, precision_of, record_lr
 from finetune.callback import memory
 from finetune.checkpoint import newest_whole, read_payload, sweep_litter, write_checkpoint
 from finetune.errors import CheckpointError, Interrupted
+from finetune.lr_range import Setting, find_lr
 from finetune.processes import is_first
 from finetune.run_directory import RunDirectory
-from finetune.solved_head import solve_head
+from finetune.solved_head import Solved, solve_head
 
 log = logging.getLogger(__name__)
 Result = dict[str, Any]
@@ -77,13 +79,15 @@ def _train(
     parts = assemble(cfg, run, choices, given, loggers, resume_from)
     with parts.interruption.handling():
         prepared = time.monotonic()
-        solved = resume_from is None and parts.model.schedule.solve_head
-        if solved:
+        found: Solved | None = None
+        if resume_from is None and parts.model.schedule.solve_head:
             found = solve_head(parts.model, parts.data, cfg.seed, cfg.monitor)
-            if is_first():
-                payload = finish.weights_payload(parts.model)
-                payload["finetune"] |= {"held_out": found.held_out._asdict(), "strength": found.strength}
-                write_checkpoint(payload, run.probe)
+        if parts.cfg.optimizer.lr == "auto":
+            choose_lr(parts, run)
+        if found is not None and is_first():
+            payload = finish.weights_payload(parts.model)
+            payload["finetune"] |= {"held_out": found.held_out._asdict(), "strength": found.strength}
+            write_checkpoint(payload, run.probe)
         if parts.model.schedule.max_epochs > 0:
             fit(parts, resume_from)
         if not is_first():
@@ -96,14 +100,44 @@ def _train(
         )
 
 
-def fit(parts: Parts, resume_from: Path | None) -> None:
-    """Train; out of memory becomes a message that says what to lower."""
+def choose_lr(parts: Parts, run: RunDirectory) -> None:
+    """``optimizer.lr=auto``: find the rate, and go on as if it had been typed."""
+    if parts.model.schedule.max_epochs == 0:
+        log.info("lr        auto: the solved head takes no epoch, so there is no rate to find")
+        return
+    started = time.monotonic()
+    trainer = parts.trainer
+    setting = Setting(
+        device=trainer.strategy.root_device,
+        bf16=precision_of(parts.cfg).startswith("bf16"),
+        accumulate=trainer.accumulate_grad_batches,
+        clip=trainer.gradient_clip_val,
+    )
+    with explained(parts):
+        lr, curve = find_lr(parts.model, parts.data, setting)
+    curve.write(run.lr_range)
+    steps = len(curve.rates)
+    reason = f"found by a range test of {steps} steps from {curve.rates[0]:.0e} to {curve.rates[-1]:.0e}"
+    log.info("lr        %g, %s, %.1f s; curve in %s", lr, reason, time.monotonic() - started, run.lr_range.name)
+    record_lr(parts, run, lr, reason)
+
+
+@contextmanager
+def explained(parts: Parts) -> Iterator[None]:
+    """Out of memory becomes a message that says what to lower."""
     try:
-        parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=resume_from, weights_only=True)
+        yield
     except (RuntimeError, MemoryError) as error:
         if not memory.is_out_of_memory(error):
             raise
         raise memory.explain(error, parts.data.images_at_once, parts.data.options.image_size) from error
+
+
+def fit(parts: Parts, resume_from: Path | None) -> None:
+    """Train."""
+    try:
+        with explained(parts):
+            parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=resume_from, weights_only=True)
     finally:
         for loader in (parts.trainer.train_dataloader, parts.trainer.val_dataloaders):
             if loader is not None:

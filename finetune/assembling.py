@@ -98,15 +98,41 @@ def assemble(
     for problem in monitor_problems(cfg.monitor, multilabel=table.task == "multilabel", num_classes=len(table.classes)):
         raise problem
 
+    model, data = make_model(cfg, table, options, config)
+    freeze_name = build.resolve_freeze(cfg.freeze, pretrained=bool(model.card["backbone"]["weights"]))[0]
+    _say(describe.network_lines(model.network, cfg.backbone.name, model.card["backbone"]["weights"], choices["head"]))
+    schedule_name = f"auto: {freeze_name}" if freeze_name else choices["freeze"]
+    _say(describe.schedule_lines(model.network, model.schedule, schedule_name))
+    check_disk(run, model.network)
+    loggers.extend(build.part(node, run.root, config) for node in cfg.logger.values() if is_first())
+    callbacks, interruption = make_callbacks(cfg, run, data)
+    trainer = make_trainer(cfg, run, callbacks, loggers)
+    if cfg.optimizer.lr == "auto" and trainer.world_size > 1:
+        raise ConfigError(
+            f"optimizer.lr=auto is found in one process, and this run has {trainer.world_size}; find it with "
+            "trainer.devices=1, then type the number"
+        )
+    return Parts(cfg, table, model, data, trainer, interruption)
+
+
+def _write_config(cfg: DictConfig, run: RunDirectory) -> dict[str, Any]:
+    """The configuration as plain data without secrets, also in the run's ``config.yaml``."""
+    config: dict[str, Any] = redact(OmegaConf.to_container(cfg, resolve=True), secret_values(os.environ))
+    if is_first():
+        run.config.write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
+    return config
+
+
+def make_model(
+    cfg: DictConfig, table: Table, options: LoaderOptions, config: dict[str, Any]
+) -> tuple[ImageClassifier, ImageData]:
+    """What trains and what it trains on, by a completed configuration; ``config`` is the same without secrets."""
     backbone = build.backbone(cfg.backbone, cfg.data.image_size)
     network = build.network(backbone, cfg.head, len(table.classes))
-    freeze_name, freeze = build.resolve_freeze(cfg.freeze, pretrained=bool(backbone.weights))
+    _, freeze = build.resolve_freeze(cfg.freeze, pretrained=bool(backbone.weights))
     loss = build.part(build.resolve_loss(cfg.loss, table.task), torch.from_numpy(table.counts("train")))
     solve = freeze.solve_head and cfg.trainer.max_epochs > 0 and is_convex(network.head, loss)
     schedule = build.schedule(freeze, network, cfg.trainer.max_epochs, solve_head=solve)
-    _say(describe.network_lines(network, cfg.backbone.name, backbone.weights, choices["head"]))
-    _say(describe.schedule_lines(network, schedule, f"auto: {freeze_name}" if freeze_name else choices["freeze"]))
-
     transform = build.part(cfg.transform, backbone.preprocessing)
     card = describe_model(
         task=table.task,
@@ -130,24 +156,7 @@ def assemble(
     )
     data = ImageData(table, backbone.preprocessing, transform, options, cfg.seed)
     model.reuse = data.reuse = feature_reuse(cfg, model, data)
-    check_disk(run, network)
-    loggers.extend(build.part(node, run.root, config) for node in cfg.logger.values() if is_first())
-    callbacks, interruption = make_callbacks(cfg, run, data)
-    trainer = make_trainer(cfg, run, callbacks, loggers)
-    if cfg.optimizer.lr == "auto" and trainer.world_size > 1:
-        raise ConfigError(
-            f"optimizer.lr=auto is found in one process, and this run has {trainer.world_size}; find it with "
-            "trainer.devices=1, then type the number"
-        )
-    return Parts(cfg, table, model, data, trainer, interruption)
-
-
-def _write_config(cfg: DictConfig, run: RunDirectory) -> dict[str, Any]:
-    """The configuration as plain data without secrets, also in the run's ``config.yaml``."""
-    config: dict[str, Any] = redact(OmegaConf.to_container(cfg, resolve=True), secret_values(os.environ))
-    if is_first():
-        run.config.write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
-    return config
+    return model, data
 
 
 def record_lr(parts: Parts, run: RunDirectory, lr: float, reason: str) -> None:

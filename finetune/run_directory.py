@@ -22,6 +22,8 @@ class RunDirectory:
         self.checkpoints = root / "checkpoints"
         self.best = self.checkpoints / "best.ckpt"
         self.probe = self.checkpoints / "probe.ckpt"
+        self.before_refit = self.checkpoints / "before_refit.ckpt"
+        self.tuned = self.checkpoints / "tuned.ckpt"
         self.last = self.checkpoints / "last.ckpt"
         self.config = root / "config.yaml"
         self.recipe = root / "recipe.json"

@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 
 class Solved(NamedTuple):
-    """The solved head's cross-validated score, and the strength of its penalty."""
+    """The solved head's cross-validated score (None where the strength was known), and the strength of its penalty."""
 
-    held_out: HeldOut
+    held_out: HeldOut | None
     strength: float
 
 
@@ -39,8 +39,10 @@ def is_convex(head: nn.Module, loss: nn.Module) -> bool:
     return isinstance(head, LinearHead) and isinstance(loss, BinaryCrossEntropy | CrossEntropy)
 
 
-def solve_head(model: ImageClassifier, data: ImageData, seed: int, monitor: str) -> Solved:
-    """Solve the head on the training images' features, stored ones where the cache can.
+def solve_head(
+    model: ImageClassifier, data: ImageData, seed: int, monitor: str, strength: float | None = None
+) -> Solved:
+    """Solve the head on the training images' features, stored ones where the cache can; at ``strength`` if it is known.
 
     Class weights, label smoothing and logit adjustment are those of the run's loss; the sampler plays no part. With
     offsets ``o``, the best ``b`` of ``loss(x W + b + o)`` is that of ``loss(x W + b)`` less ``o``, exactly, as the bias is not
@@ -69,14 +71,15 @@ def solve_head(model: ImageClassifier, data: ImageData, seed: int, monitor: str)
         return hard * (1 - smoothing) + smoothing * (0.5 if multilabel else 1.0 / num_classes)
 
     with threadpool_limits(limits=1):  # the matrices are small; threads that wait for each other cost more
-        probe = solve(Problem(read, smooth, weights_N, multilabel), seed)
+        probe = solve(Problem(read, smooth, weights_N, multilabel), seed, strength)
     with torch.no_grad():
         head.linear.weight.copy_(torch.from_numpy(probe.weight_KD))
         head.linear.bias.copy_(torch.from_numpy(probe.bias_K - offsets_K))
     seconds = time.monotonic() - started
-    log.info(
-        "head      solved on %d images, strength %g by cross-validation, %.1f s", len(rows), probe.strength, seconds
-    )
+    how = "by cross-validation" if strength is None else "as found"
+    log.info("head      solved on %d images, strength %g %s, %.1f s", len(rows), probe.strength, how, seconds)
+    if probe.held is None:
+        return Solved(None, probe.strength)
     held_N = scores(probe.held.logits_MK - offsets_K, targets[probe.held.positions], monitor)
     return Solved(HeldOut(float(held_N.mean()), len(held_N)), probe.strength)
 

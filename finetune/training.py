@@ -7,13 +7,14 @@ import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
-from finetune import build, finish
+from finetune import build, finish, refit
 from finetune.assembling import Parts, assemble, precision_of, record_lr
 from finetune.callback import memory
 from finetune.checkpoint import newest_whole, read_payload, sweep_litter, write_checkpoint
@@ -75,8 +76,10 @@ def _train(
     loggers: list[Logger],
     started: float,
 ) -> Result:
+    refit.put_back(run)
     resume_from = find_checkpoint(cfg.resume, run)
     parts = assemble(cfg, run, choices, given, loggers, resume_from)
+    refit.check(cfg, parts.trainer.world_size)
     with parts.interruption.handling():
         prepared = time.monotonic()
         found: Solved | None = None
@@ -84,7 +87,7 @@ def _train(
             found = solve_head(parts.model, parts.data, cfg.seed, cfg.monitor)
         if parts.cfg.optimizer.lr == "auto":
             choose_lr(parts, run)
-        if found is not None and is_first():
+        if found is not None and found.held_out is not None and is_first():
             payload = finish.weights_payload(parts.model)
             payload["finetune"] |= {"held_out": found.held_out._asdict(), "strength": found.strength}
             write_checkpoint(payload, run.probe)
@@ -94,9 +97,15 @@ def _train(
             return {"status": "completed"}
         fitted = time.monotonic()
         seconds = {"prepare": prepared - started, "fit": fitted - prepared}
-        checkpointing = parts.interruption.checkpointing
         return finish.finish(
-            parts.model, parts.data, precision_of(cfg), checkpointing, run, build.part(cfg.report), seconds
+            parts.model,
+            parts.data,
+            precision_of(cfg),
+            parts.interruption.checkpointing,
+            run,
+            build.part(cfg.report),
+            seconds,
+            partial(refit.refit, parts, run) if cfg.refit else None,
         )
 
 
@@ -166,6 +175,9 @@ def find_checkpoint(resume: str | None, run: RunDirectory) -> Path | None:
         )
     for other in (run.best, run.probe):
         beside = path.with_name(other.name)
+        tuned = path.with_name(run.tuned.name)
+        if other == run.best and tuned.exists():  # beside refitted weights, which have seen val
+            beside = tuned
         if beside.exists() and not other.exists():
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(beside, other)

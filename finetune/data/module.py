@@ -8,6 +8,7 @@ from typing import Literal
 
 import lightning
 import numpy as np
+import torch
 from torch import Tensor
 
 from finetune.cache.features import PLAIN, FeatureReuse, ImageSource, digest_files
@@ -107,6 +108,12 @@ class ImageData(lightning.LightningDataModule):
         """
         stored = None if features is None else StoredRows(features, rows, self.table.targets)
         return self._evaluation_loader(rows, lambda: Position(0, 0), lambda _: stored, shared=False)
+
+    def training_images(self, device: torch.device) -> Iterator[Tensor]:
+        """Normalised training images, at most 2,048, for statistics; nothing is read before the first is asked for."""
+        rows = self.table.rows("train")[:2048]
+        for _, images_BCHW in self.image_source().images(rows, PLAIN):
+            yield self.preprocessing.normalize(images_BCHW.to(device))
 
     def image_source(self) -> ImageSource:
         """Digests and decoded images of any rows, for the feature cache."""

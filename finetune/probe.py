@@ -81,7 +81,8 @@ def solve(problem: Problem, seed: int, strength: float | None = None) -> Probe:
     path = {strength: _ROUGH for strength in STRENGTHS if strength > best}
     start = None
     if count > _SMALL:  # a few images show the way into the neighbourhood as well as all do
-        start = _along(path | {best: _ROUGH}, standard, problem, held[best].positions, dimensions)[-1]
+        few = held[best].positions if held else positions[:: -(-count // _CROSS_VALIDATED)]
+        start = _along(path | {best: _ROUGH}, standard, problem, few, dimensions)[-1]
         path = {}
     weight_KD, bias_K = _along(path | {best: _EXACT}, standard, problem, positions, dimensions, start)[-1]
     weight_KD = weight_KD / scale

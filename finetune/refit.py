@@ -2,7 +2,8 @@
 
 The same configuration (recipe, learning rate, prior of the loss counted anew), the same strength of the probe, the same
 coefficient between probe and fine-tuned weights, and the same epochs: the schedule of the first run, ended after the epoch
-that val found best. Every fifth image more is what a run gains by it; it costs a second training.
+that val found best. Measured: ten digits a class .834 to .868 and .838 to .840, clip art .761 to .727 and .705 to .739, the test loss lower in all
+four (docs/log.md). It pays where images are few, and costs a second training.
 
 Nothing is measured on val again: these weights have seen it. So all val figures, the temperature and the thresholds are
 the first run's, whose weights stay in ``before_refit.ckpt``; the test figures are those of the refitted weights, and say

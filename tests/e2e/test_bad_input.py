@@ -44,6 +44,7 @@ def command(
     """``command("train", "data.path=x")`` runs the verb's own main in this process."""
     root = logging.getLogger()
     before = list(root.handlers)
+    monkeypatch.setattr("finetune.interpreter.leave", sys.exit)  # the process that it would end is pytest's
 
     def run(verb: str, *arguments: str) -> Answer:
         monkeypatch.setattr(sys, "argv", [f"finetune.{verb}", *arguments])

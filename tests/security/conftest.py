@@ -101,6 +101,7 @@ def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     def run(verb: str, *arguments: str) -> tuple[int, str]:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [f"finetune.{verb}", *arguments])
+        monkeypatch.setattr("finetune.interpreter.leave", sys.exit)  # the process that it would end is pytest's
         handlers, level = list(logging.getLogger().handlers), logging.getLogger().level
         code = 0
         try:

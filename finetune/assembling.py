@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -31,13 +32,14 @@ from finetune.callback.interruption import Interruption
 from finetune.callback.progress import progress
 from finetune.callback.tracking import Tracking
 from finetune.checkpoint import describe as describe_model
+from finetune.checkpoint import read_payload
 from finetune.compiled_steps import CompiledSteps, announcement
 from finetune.data.examine import examine
 from finetune.data.module import ImageData
 from finetune.data.options import LoaderOptions
 from finetune.data.table import Table
 from finetune.epoch_metrics import epoch_metrics
-from finetune.errors import DataError, TrainingError, combine
+from finetune.errors import ConfigError, DataError, TrainingError, combine
 from finetune.following import follow, lines
 from finetune.hardware import fast_precision
 from finetune.model import ImageClassifier
@@ -64,8 +66,9 @@ _EXPECTED_WARNINGS = (
 
 
 class Parts(NamedTuple):
-    """What a run is made of, once everything is built."""
+    """What a run is made of, once everything is built, and the configuration that the recipe has completed."""
 
+    cfg: DictConfig
     table: Table
     model: ImageClassifier
     data: ImageData
@@ -89,19 +92,51 @@ def assemble(
     if given is not None:
         cfg, choices = _follow_recipe(cfg, run, choices, table, short_side_px, given)
         options = replace(options, image_size=cfg.data.image_size, batch_size=cfg.data.batch_size)
+    if cfg.optimizer.lr == "auto" and resume_from is not None:
+        cfg = cfg.copy()
+        cfg.optimizer.lr = _lr_of(resume_from)
     config = _write_config(cfg, run)
     for problem in monitor_problems(cfg.monitor, multilabel=table.task == "multilabel", num_classes=len(table.classes)):
         raise problem
 
+    model, data = make_model(cfg, table, options, config)
+    freeze_name = build.resolve_freeze(cfg.freeze, pretrained=bool(model.card["backbone"]["weights"]))[0]
+    _say(describe.network_lines(model.network, cfg.backbone.name, model.card["backbone"]["weights"], choices["head"]))
+    schedule_name = f"auto: {freeze_name}" if freeze_name else choices["freeze"]
+    _say(describe.schedule_lines(model.network, model.schedule, schedule_name))
+    check_disk(run, model.network)
+    loggers.extend(build.part(node, run.root, config) for node in cfg.logger.values() if is_first())
+    callbacks, interruption = make_callbacks(cfg, run, data)
+    trainer = make_trainer(cfg, run, callbacks, loggers)
+    if cfg.optimizer.lr == "auto" and trainer.world_size > 1:
+        raise ConfigError(
+            f"optimizer.lr=auto is found in one process, and this run has {trainer.world_size}; find it with "
+            "trainer.devices=1, then type the number"
+        )
+    if cfg.compile:
+        model.steps = CompiledSteps(model.network)
+        _say([announcement(model.schedule, trainer.strategy.root_device.type)])
+    return Parts(cfg, table, model, data, trainer, interruption)
+
+
+def _write_config(cfg: DictConfig, run: RunDirectory) -> dict[str, Any]:
+    """The configuration as plain data without secrets, also in the run's ``config.yaml``."""
+    config: dict[str, Any] = redact(OmegaConf.to_container(cfg, resolve=True), secret_values(os.environ))
+    if is_first():
+        run.config.write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
+    return config
+
+
+def make_model(
+    cfg: DictConfig, table: Table, options: LoaderOptions, config: dict[str, Any]
+) -> tuple[ImageClassifier, ImageData]:
+    """What trains and what it trains on, by a completed configuration; ``config`` is the same without secrets."""
     backbone = build.backbone(cfg.backbone, cfg.data.image_size)
     network = build.network(backbone, cfg.head, len(table.classes))
-    freeze_name, freeze = build.resolve_freeze(cfg.freeze, pretrained=bool(backbone.weights))
+    _, freeze = build.resolve_freeze(cfg.freeze, pretrained=bool(backbone.weights))
     loss = build.part(build.resolve_loss(cfg.loss, table.task), torch.from_numpy(table.counts("train")))
     solve = freeze.solve_head and cfg.trainer.max_epochs > 0 and is_convex(network.head, loss)
     schedule = build.schedule(freeze, network, cfg.trainer.max_epochs, solve_head=solve)
-    _say(describe.network_lines(network, cfg.backbone.name, backbone.weights, choices["head"]))
-    _say(describe.schedule_lines(network, schedule, f"auto: {freeze_name}" if freeze_name else choices["freeze"]))
-
     transform = build.part(cfg.transform, backbone.preprocessing)
     card = describe_model(
         task=table.task,
@@ -125,22 +160,26 @@ def assemble(
     )
     data = ImageData(table, backbone.preprocessing, transform, options, cfg.seed)
     model.reuse = data.reuse = feature_reuse(cfg, model, data)
-    check_disk(run, network)
-    loggers.extend(build.part(node, run.root, config) for node in cfg.logger.values() if is_first())
-    callbacks, interruption = make_callbacks(cfg, run, data)
-    trainer = make_trainer(cfg, run, callbacks, loggers)
-    if cfg.compile:
-        model.steps = CompiledSteps(network)
-        _say([announcement(schedule, trainer.strategy.root_device.type)])
-    return Parts(table, model, data, trainer, interruption)
+    return model, data
 
 
-def _write_config(cfg: DictConfig, run: RunDirectory) -> dict[str, Any]:
-    """The configuration as plain data without secrets, also in the run's ``config.yaml``."""
-    config: dict[str, Any] = redact(OmegaConf.to_container(cfg, resolve=True), secret_values(os.environ))
-    if is_first():
-        run.config.write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
-    return config
+def record_lr(parts: Parts, run: RunDirectory, lr: float, reason: str) -> None:
+    """Put a rate that was found where a typed one would stand: ``config.yaml``, checkpoints, trackers, ``recipe.json``."""
+    parts.cfg.optimizer.lr = lr
+    parts.model.card["config"]["optimizer"]["lr"] = lr  # the loggers hold this same configuration
+    _write_config(parts.cfg, run)
+    if run.recipe.exists():
+        record = json.loads(run.recipe.read_text(encoding="utf-8"))
+        for decision in record["decisions"]:
+            if decision["key"] == "optimizer.lr":
+                decision |= {"value": lr, "reason": reason}
+        write_json(run.recipe, record)
+
+
+def _lr_of(checkpoint: Path) -> float:
+    """The rate that the run of a checkpoint has, so that a resumed run does not look for another."""
+    lr: float = read_payload(checkpoint)["finetune"]["config"]["optimizer"]["lr"]
+    return lr
 
 
 def _follow_recipe(

@@ -66,6 +66,11 @@ def evaluate(cfg: DictConfig, directory: Path, typed: tuple[str, ...]) -> Result
     content["seconds"] = {"total": round(time.monotonic() - started, 3)}
     run.write_result("completed", **content)
     say(evaluation, comparison, cfg)
+    if _is_refitted_on(cfg):
+        log.warning(
+            "refit     the model was trained on val as well, so these figures say nothing of new images; those of"
+        )
+        log.warning("refit     its run are from before_refit.ckpt, which has not seen val")
     log.info("written   %s", ", ".join(str(path) for path in (run.result, file.path, page) if path))
     if measured.unreadable:
         raise skipped(list(measured.unreadable), len(rows))
@@ -169,7 +174,7 @@ def _write_page(
         other_name=str(cfg.compare or ""),
         unreadable=tuple(str(error) for error in measured.unreadable),
         command=f"python -m finetune.evaluate ckpt={cfg.ckpt} data.path={cfg.data.path} data.split={cfg.data.split}",
-        trained_on=cfg.data.split in ("train", "all"),
+        trained_on=cfg.data.split in ("train", "all") or _is_refitted_on(cfg),
         versions=versions(),
     )
     written: Path | None = build.part(cfg.report).write(run.root, subject)
@@ -184,6 +189,11 @@ def say(evaluation: Evaluation, comparison: Comparison | None, cfg: DictConfig) 
         log.info("%-22s %.4f%s", name, value, f"  [{interval.low:.4f}, {interval.high:.4f}]" if interval else "")
     if comparison is not None:
         log.info("%-22s %+.4f, McNemar p = %.3g", "difference", comparison.difference, comparison.test.p_value)
+
+
+def _is_refitted_on(cfg: DictConfig) -> bool:
+    """Whether the split is val and the model's run trained on it in the end (``refit=true``)."""
+    return cfg.data.split == "val" and training_config(str(cfg.ckpt)).get("refit") is True
 
 
 def _same_folder(first: Any, second: Any) -> bool:

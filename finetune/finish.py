@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finetune.cache.features import PLAIN
 from finetune.callback.checkpointing import Checkpointing
 from finetune.candidates import Candidate, Floats, HeldOut, choose, scores, why
 from finetune.checkpoint import PREFIX, read_payload, write_checkpoint
@@ -51,52 +50,108 @@ def finish(
     report: Any,
     seconds: dict[str, float],
     first_step_s: float | None = None,
+    again: Callable[[dict[str, Any]], Refitted] | None = None,
 ) -> dict[str, Any]:
     """Choose the weights on val, evaluate them, complete ``best.ckpt``, write ``result.json`` and the report.
+
+    ``again`` trains what was chosen (the monitor's epoch and coefficient) once more, on train and val: its weights are then
+    ``best.ckpt`` and make the test figures, and those that val has judged stay in ``before_refit.ckpt``. The run's own
+    fine-tuned weights become ``tuned.ckpt``, so that a resumed run begins from them.
 
     ``seconds`` holds what preparing and fitting took, ``first_step_s`` when the first step was done, counted from the
     process's start; None when there was none. Gives the content of ``result.json``.
     """
     started = time.monotonic()
     choice = choose_weights(model, data, precision, checkpointing, run)
-    found = {split: score(model, data, split, _EXACT) for split in ("val", "test")}
-    predictions = calibrated({split: scores for split, scores in found.items() if scores is not None})
-    evaluations = {split: evaluate(of_split) for split, of_split in predictions.items()}
-    val = predictions["val"]
-    figures = {split: evaluation.metrics for split, evaluation in evaluations.items()}
-    monitor = choice.monitor | {"value": figures["val"][checkpointing.monitor.removeprefix("val/")]}
-    thresholds = None if val.thresholds is None else list(val.thresholds)
-    payload = weights_payload(model)
-    payload["finetune"] |= {
-        "metrics": figures,
-        "temperature": val.temperature,
-        "thresholds": thresholds,
-        "monitor": monitor,
-    }
-    write_checkpoint(payload, run.best)
+    on_val = score(model, data, "val", _EXACT)
+    assert on_val is not None, "a run without validation images is refused at its start"
+    first, refitted = _measure(on_val, None, choice), None
+    if again is not None:
+        payload = _complete(model, first)
+        payload["finetune"]["config"] = {**payload["finetune"]["config"], "refit": False}  # of these weights it is true
+        write_checkpoint(payload, run.before_refit)
+        refitted = again(choice.monitor)
+    final, seen = (model, data) if refitted is None else (refitted.model, refitted.data)
+    found = _measure(on_val, score(final, seen, "test", _EXACT), choice)
+    payload = _complete(final, found)
+    if refitted is None:
+        write_checkpoint(payload, run.best)
+    else:
+        payload["finetune"]["refit"] = refitted.record
+        write_checkpoint(payload, run.best, keep=run.tuned)
+    val = found.predictions["val"]
     with PredictionsFile(run.root, val.classes, name=VAL_PREDICTIONS) as file:
         file.write(val.in_path_order())
 
-    last = "test" if "test" in predictions else "val"
-    subject = _subject(model, data, predictions[last], evaluations[last], last, checkpointing.monitor)
-    report.write(run.root, replace(subject, kept=choice.reasons))
+    last = "test" if "test" in found.predictions else "val"
+    judged = (final, seen) if last == "test" else (model, data)
+    subject = _subject(*judged, found.predictions[last], found.evaluations[last], last, checkpointing.monitor)
+    kept = (*choice.reasons, *([] if refitted is None else [refitted.sentence]))
+    report.write(run.root, replace(subject, kept=kept))
     seconds = seconds | {"evaluate": time.monotonic() - started}
+    if refitted is not None:
+        seconds |= {"refit": refitted.seconds, "evaluate": seconds["evaluate"] - refitted.seconds}
     seconds |= {"total": sum(seconds.values())} | ({} if first_step_s is None else {"first_step": first_step_s})
     content: dict[str, Any] = {
-        "monitor": monitor,
-        **figures,
-        "intervals": {split: evaluation.to_dict()["intervals"] for split, evaluation in evaluations.items()},
+        "monitor": found.monitor,
+        **found.figures,
+        "intervals": {split: evaluation.to_dict()["intervals"] for split, evaluation in found.evaluations.items()},
         "candidates": [candidate._asdict() for candidate in choice.candidates],
-        "kept": list(choice.reasons),
+        "kept": list(kept),
+        **({} if refitted is None else {"refit": refitted.record}),
         "temperature": val.temperature,
         "best_checkpoint": str(run.best.relative_to(run.root)),
         "classes": list(data.table.classes),
+        "learning_rate": model.optimizer_part.lr,
         "batch_size": {"step": data.options.images_per_step, "at_once": data.images_at_once},
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
     run.write_result("completed", **content)
     _say_result(content, run)
     return {"status": "completed", **content}
+
+
+class Refitted(NamedTuple):
+    """A network trained on train and val together, with its data, what ``result.json`` says of it, and its time."""
+
+    model: ImageClassifier
+    data: ImageData
+    record: dict[str, Any]
+    sentence: str
+    seconds: float
+
+
+class Measured(NamedTuple):
+    """Calibrated predictions and figures by split; the monitor is in float32 like they are."""
+
+    predictions: dict[str, Predictions]
+    evaluations: dict[str, Evaluation]
+    monitor: dict[str, Any]
+
+    @property
+    def figures(self) -> dict[str, dict[str, float]]:
+        """Metrics by split."""
+        return {split: evaluation.metrics for split, evaluation in self.evaluations.items()}
+
+
+def _measure(on_val: Predictions, on_test: Predictions | None, choice: Choice) -> Measured:
+    predictions = calibrated({"val": on_val} if on_test is None else {"val": on_val, "test": on_test})
+    evaluations = {split: evaluate(of_split) for split, of_split in predictions.items()}
+    value = evaluations["val"].metrics[choice.monitor["name"].removeprefix("val/")]
+    return Measured(predictions, evaluations, choice.monitor | {"value": value})
+
+
+def _complete(model: ImageClassifier, found: Measured) -> dict[str, Any]:
+    """A checkpoint's content with what was measured."""
+    val = found.predictions["val"]
+    payload = weights_payload(model)
+    payload["finetune"] |= {
+        "metrics": found.figures,
+        "temperature": val.temperature,
+        "thresholds": None if val.thresholds is None else list(val.thresholds),
+        "monitor": found.monitor,
+    }
+    return payload
 
 
 class Choice(NamedTuple):
@@ -118,7 +173,7 @@ def choose_weights(
 
     def at(coefficient: float) -> tuple[float, float, Floats]:
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision.startswith("bf16")):
-            place(model.network, low, high, coefficient, _training_images(model, data))
+            place(model.network, low, high, coefficient, data.training_images(model.device))
         found = score(model, data, "val", precision)
         assert found is not None, "a run without validation images is refused at its start"
         value = figures_of(found.logits_NK, found.targets)[name]
@@ -139,7 +194,7 @@ def choose_weights(
     for word, reason in reasons.items():
         log.info("%-9s %s", word, reason)
     if len(ends) == 2:
-        place(model.network, low, high, best.coefficient, _training_images(model, data))
+        place(model.network, low, high, best.coefficient, data.training_images(model.device))
     epoch = None if best.coefficient == 0 else checkpointing.best["epoch"]
     monitor = {
         "name": checkpointing.monitor,
@@ -240,13 +295,6 @@ def _weights(path: Path) -> Weights:
     return {name.removeprefix(PREFIX): value for name, value in weights.items() if name.startswith(PREFIX)}
 
 
-def _training_images(model: ImageClassifier, data: ImageData) -> Iterator[torch.Tensor]:
-    """Normalised training images, at most 2,048, for statistics; nothing is read before the first is asked for."""
-    rows = data.table.rows("train")[:2048]
-    for _, images_BCHW in data.image_source().images(rows, PLAIN):
-        yield data.preprocessing.normalize(images_BCHW.to(model.device))
-
-
 def _label(stages: tuple[str, ...]) -> str:
     return ", ".join(stages) if len(stages) <= 3 else f"{stages[0]} ... {stages[-1]}"
 
@@ -259,6 +307,8 @@ def _say_result(content: dict[str, Any], run: RunDirectory) -> None:
         if split in content:
             named = "  ".join(f"{name} {content[split][name]:.4f}" for name in _SHOWN if name in content[split])
             log.info("%-9s %s", split, named)
+    if "refit" in content:
+        log.info("refit     best.ckpt has seen val; the val figures are those of before_refit.ckpt")
     step_s = content["seconds"].get("first_step")
     when = "" if step_s is None else f", first step {step_s:.1f} s after the start of the process"
     log.info("time      %.1f s%s", content["seconds"]["total"], when)

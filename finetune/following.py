@@ -68,12 +68,12 @@ def lines(name: str, facts: Facts, done: Sequence[Followed]) -> Iterator[str]:
 
 
 def _is_given(key: str, given: Collection[str]) -> bool:
-    """By itself, by its group, or, for a group, by any key in it."""
+    """By itself, by its group, or, for a group, by any key in it; the loss is one thing, whichever key of it is given."""
     group = key.partition(".")[0]
     return (
         key in given
         or (group in given and group not in _SWITCHES)
-        or (key == group and any(name.startswith(f"{group}.") for name in given))
+        or ((key == group or group == "loss") and any(name.startswith(f"{group}.") for name in given))
     )
 
 
@@ -92,9 +92,10 @@ def _put(cfg: DictConfig, decision: Decision, facts: Facts) -> None:
     elif key == "callback.ema":
         if value:
             cfg.callback.ema = shipped("callback", "ema")
-    elif key == "loss.class_weights":
+    elif key == "loss.logit_adjustment":
         cfg.loss = shipped("loss", "binary_cross_entropy" if facts.multilabel else "cross_entropy")
-        cfg.loss.class_weights = value
+        if not facts.multilabel:
+            cfg.loss.logit_adjustment = value
     else:
         OmegaConf.update(cfg, key, value)
 

@@ -46,13 +46,16 @@ class Held(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """``logits = x weight_KD^T + bias_K``; ``losses`` are the cross-validated ones by strength, ``held`` of this one."""
+    """``logits = x weight_KD^T + bias_K``; ``losses`` are the cross-validated ones by strength, ``held`` of this one.
+
+    A strength that was given was not cross-validated: no losses, and nothing held out.
+    """
 
     weight_KD: Floats
     bias_K: Floats
     strength: float
     losses: dict[float, float]
-    held: Held
+    held: Held | None
 
 
 class Problem(NamedTuple):
@@ -64,25 +67,26 @@ class Problem(NamedTuple):
     multilabel: bool
 
 
-def solve(problem: Problem, seed: int) -> Probe:
-    """The best linear head for ``problem``; ``seed`` decides the folds."""
+def solve(problem: Problem, seed: int, strength: float | None = None) -> Probe:
+    """The best linear head for ``problem``, at ``strength`` if that is known; ``seed`` decides the folds."""
     count = len(problem.weights_N)
     mean_D, scale, dimensions = _moments(problem.rows, count)
 
     def standard(positions: Ints) -> Floats:
         return (problem.rows(positions).astype(np.float64) - mean_D) / scale
 
-    losses, held = cross_validate(standard, problem, seed)
-    best = min(losses, key=lambda strength: (losses[strength], -strength))
+    losses, held = ({}, {}) if strength is not None else cross_validate(standard, problem, seed)
+    best = min(losses, key=lambda strength: (losses[strength], -strength)) if strength is None else strength
     positions = np.arange(count)
     path = {strength: _ROUGH for strength in STRENGTHS if strength > best}
     start = None
     if count > _SMALL:  # a few images show the way into the neighbourhood as well as all do
-        start = _along(path | {best: _ROUGH}, standard, problem, held[best].positions, dimensions)[-1]
+        few = held[best].positions if held else positions[:: -(-count // _CROSS_VALIDATED)]
+        start = _along(path | {best: _ROUGH}, standard, problem, few, dimensions)[-1]
         path = {}
     weight_KD, bias_K = _along(path | {best: _EXACT}, standard, problem, positions, dimensions, start)[-1]
     weight_KD = weight_KD / scale
-    return Probe(weight_KD, bias_K - weight_KD @ mean_D, best, losses, held[best])
+    return Probe(weight_KD, bias_K - weight_KD @ mean_D, best, losses, held.get(best))
 
 
 def cross_validate(

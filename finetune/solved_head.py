@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,19 +27,31 @@ from finetune.probe import Ints, Problem, solve
 log = logging.getLogger(__name__)
 
 
+class Solved(NamedTuple):
+    """The solved head's cross-validated score (None where the strength was known), and the strength of its penalty."""
+
+    held_out: HeldOut | None
+    strength: float
+
+
 def is_convex(head: nn.Module, loss: nn.Module) -> bool:
     """Whether the head's weights have one best value on given features."""
     return isinstance(head, LinearHead) and isinstance(loss, BinaryCrossEntropy | CrossEntropy)
 
 
-def solve_head(model: ImageClassifier, data: ImageData, seed: int, monitor: str) -> HeldOut:
-    """Solve the head on the training images' features, stored ones where the cache can; gives its cross-validated score.
+def solve_head(
+    model: ImageClassifier, data: ImageData, seed: int, monitor: str, strength: float | None = None
+) -> Solved:
+    """Solve the head on the training images' features, stored ones where the cache can; at ``strength`` if it is known.
 
-    Class weights and label smoothing are those of the run's loss; the sampler plays no part.
+    Class weights, label smoothing and logit adjustment are those of the run's loss; the sampler plays no part. With
+    offsets ``o``, the best ``b`` of ``loss(x W + b + o)`` is that of ``loss(x W + b)`` less ``o``, exactly, as the bias is not
+    penalised; so are the held-out logits, and the strength is the same.
     """
     table, head, loss = data.table, model.network.head, model.loss
     assert isinstance(head, LinearHead)
     assert isinstance(loss, BinaryCrossEntropy | CrossEntropy)
+    offsets_K = loss.offsets_K.double().cpu().numpy() if isinstance(loss, CrossEntropy) else 0.0
     rows = table.rows("train")
     features = None if model.reuse is None else model.reuse.pooled(rows)
     if features is None:
@@ -58,16 +71,17 @@ def solve_head(model: ImageClassifier, data: ImageData, seed: int, monitor: str)
         return hard * (1 - smoothing) + smoothing * (0.5 if multilabel else 1.0 / num_classes)
 
     with threadpool_limits(limits=1):  # the matrices are small; threads that wait for each other cost more
-        probe = solve(Problem(read, smooth, weights_N, multilabel), seed)
+        probe = solve(Problem(read, smooth, weights_N, multilabel), seed, strength)
     with torch.no_grad():
         head.linear.weight.copy_(torch.from_numpy(probe.weight_KD))
-        head.linear.bias.copy_(torch.from_numpy(probe.bias_K))
+        head.linear.bias.copy_(torch.from_numpy(probe.bias_K - offsets_K))
     seconds = time.monotonic() - started
-    log.info(
-        "head      solved on %d images, strength %g by cross-validation, %.1f s", len(rows), probe.strength, seconds
-    )
-    held_N = scores(probe.held.logits_MK, targets[probe.held.positions], monitor)
-    return HeldOut(float(held_N.mean()), len(held_N))
+    how = "by cross-validation" if strength is None else "as found"
+    log.info("head      solved on %d images, strength %g %s, %.1f s", len(rows), probe.strength, how, seconds)
+    if probe.held is None:
+        return Solved(None, probe.strength)
+    held_N = scores(probe.held.logits_MK - offsets_K, targets[probe.held.positions], monitor)
+    return Solved(HeldOut(float(held_N.mean()), len(held_N)), probe.strength)
 
 
 def _live_features(model: ImageClassifier, data: ImageData, rows: Ints) -> Features:

@@ -35,6 +35,7 @@ def problems(verb: str, cfg: DictConfig, shipped: DictConfig) -> Iterator[Finetu
         yield from _data_problems(verb, cfg.data)
     if verb == "train" and isinstance(cfg.get("data"), DictConfig):
         yield from monitor_problems(cfg.get("monitor"), multilabel=cfg.data.get("multilabel") is True)
+        yield from _balance_problems(cfg)
     if isinstance(cfg.get("backbone"), DictConfig) and cfg.backbone != shipped.get("backbone"):
         yield from _backbone_problems(cfg.backbone)
 
@@ -52,6 +53,18 @@ def monitor_problems(monitor: Any, *, multilabel: bool, num_classes: int | None 
     else:
         five = " (top-5 accuracy with more than five classes only)" if monitor == TOP5 else ""
         yield ConfigError(f"monitor={monitor} is not measured{five}; measured are {', '.join(measured)}")
+
+
+def _balance_problems(cfg: DictConfig) -> Iterator[ConfigError]:
+    """Logit adjustment beside another way to mend uneven classes: rare ones would count twice."""
+    tau = OmegaConf.select(cfg, "loss.logit_adjustment")
+    if isinstance(tau, int | float) and tau > 0:
+        for key in ("loss.class_weights", "data.sampler"):
+            if OmegaConf.select(cfg, key) == "balanced":
+                yield ConfigError(
+                    f"loss.logit_adjustment={tau:g} and {key}=balanced each mend uneven classes, and together count rare "
+                    "ones twice; leave one out"
+                )
 
 
 def _file_problems(key: str, value: str) -> Iterator[FinetuneError]:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
-from finetune import build, finish
-from finetune.assembling import Parts, assemble, precision_of
+from finetune import build, finish, refit
+from finetune.assembling import Parts, assemble, precision_of, record_lr
 from finetune.callback import memory
 from finetune.callback.first_step import FirstStep
 from finetune.checkpoint import newest_whole, read_payload, sweep_litter, write_checkpoint
 from finetune.errors import CheckpointError, Interrupted
+from finetune.lr_range import Setting, find_lr
 from finetune.processes import is_first
 from finetune.run_directory import RunDirectory
-from finetune.solved_head import solve_head
+from finetune.solved_head import Solved, solve_head
 
 log = logging.getLogger(__name__)
 Result = dict[str, Any]
@@ -80,17 +83,21 @@ def _train(
     started: float,
     first_step: FirstStep,
 ) -> Result:
+    refit.put_back(run)
     resume_from = find_checkpoint(cfg.resume, run)
     parts = assemble(cfg, run, choices, given, loggers, resume_from)
+    refit.check(cfg, parts.trainer.world_size)
     with parts.interruption.handling():
         prepared = time.monotonic()
-        solved = resume_from is None and parts.model.schedule.solve_head
-        if solved:
-            held_out = solve_head(parts.model, parts.data, cfg.seed, cfg.monitor)
-            if is_first():
-                payload = finish.weights_payload(parts.model)
-                payload["finetune"]["held_out"] = held_out._asdict()
-                write_checkpoint(payload, run.probe)
+        found: Solved | None = None
+        if resume_from is None and parts.model.schedule.solve_head:
+            found = solve_head(parts.model, parts.data, cfg.seed, cfg.monitor)
+        if parts.cfg.optimizer.lr == "auto":
+            choose_lr(parts, run)
+        if found is not None and found.held_out is not None and is_first():
+            payload = finish.weights_payload(parts.model)
+            payload["finetune"] |= {"held_out": found.held_out._asdict(), "strength": found.strength}
+            write_checkpoint(payload, run.probe)
         parts.trainer.callbacks.append(first_step)  # type: ignore[attr-defined]
         if parts.model.schedule.max_epochs > 0:
             fit(parts, resume_from)
@@ -98,27 +105,57 @@ def _train(
             return {"status": "completed"}
         fitted = time.monotonic()
         seconds = {"prepare": prepared - started, "fit": fitted - prepared}
-        checkpointing = parts.interruption.checkpointing
         return finish.finish(
             parts.model,
             parts.data,
             precision_of(cfg),
-            checkpointing,
+            parts.interruption.checkpointing,
             run,
             build.part(cfg.report),
             seconds,
             first_step.seconds,
+            partial(refit.refit, parts, run) if cfg.refit else None,
         )
 
 
-def fit(parts: Parts, resume_from: Path | None) -> None:
-    """Train; out of memory becomes a message that says what to lower."""
+def choose_lr(parts: Parts, run: RunDirectory) -> None:
+    """``optimizer.lr=auto``: find the rate, and go on as if it had been typed."""
+    if parts.model.schedule.max_epochs == 0:
+        log.info("lr        auto: the solved head takes no epoch, so there is no rate to find")
+        return
+    started = time.monotonic()
+    trainer = parts.trainer
+    setting = Setting(
+        device=trainer.strategy.root_device,
+        bf16=precision_of(parts.cfg).startswith("bf16"),
+        accumulate=trainer.accumulate_grad_batches,
+        clip=trainer.gradient_clip_val,
+    )
+    with explained(parts):
+        lr, curve = find_lr(parts.model, parts.data, setting)
+    curve.write(run.lr_range)
+    steps = len(curve.rates)
+    reason = f"found by a range test of {steps} steps from {curve.rates[0]:.0e} to {curve.rates[-1]:.0e}"
+    log.info("lr        %g, %s, %.1f s; curve in %s", lr, reason, time.monotonic() - started, run.lr_range.name)
+    record_lr(parts, run, lr, reason)
+
+
+@contextmanager
+def explained(parts: Parts) -> Iterator[None]:
+    """Out of memory becomes a message that says what to lower."""
     try:
-        parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=resume_from, weights_only=True)
+        yield
     except (RuntimeError, MemoryError) as error:
         if not memory.is_out_of_memory(error):
             raise
         raise memory.explain(error, parts.data.images_at_once, parts.data.options.image_size) from error
+
+
+def fit(parts: Parts, resume_from: Path | None) -> None:
+    """Train."""
+    try:
+        with explained(parts):
+            parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=resume_from, weights_only=True)
     finally:
         for loader in (parts.trainer.train_dataloader, parts.trainer.val_dataloaders):
             if loader is not None:
@@ -147,6 +184,9 @@ def find_checkpoint(resume: str | None, run: RunDirectory) -> Path | None:
         )
     for other in (run.best, run.probe):
         beside = path.with_name(other.name)
+        tuned = path.with_name(run.tuned.name)
+        if other == run.best and tuned.exists():  # beside refitted weights, which have seen val
+            beside = tuned
         if beside.exists() and not other.exists():
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(beside, other)

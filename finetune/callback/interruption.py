@@ -57,6 +57,10 @@ class Interruption(Callback):
         Its handler ends with exit code 0, saves nothing, stops in mid-accumulation, and in several processes waits for
         the others inside of the handler.
         """
+        self.take_signals()
+
+    def take_signals(self) -> None:
+        """Receive the signals from here on."""
         for number in _SIGNALS:
             signal.signal(number, self._receive)
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import lightning
 import numpy as np
+import torch
 from torch import Tensor
 
 from finetune.cache.features import PLAIN, FeatureReuse, ImageSource, digest_files
@@ -63,15 +64,24 @@ class ImageData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> KeyedLoader:
         """Every training image once an epoch (or balanced draws), from where the run stands."""
-        rows = self.table.rows("train")
         trainer = self.trainer
         assert trainer is not None
-        if len(rows) < trainer.world_size:
-            raise DataError(f"{len(rows)} training images for {trainer.world_size} processes; lower trainer.devices")
-        targets_N = self.table.targets[rows] if self.options.sampler == "balanced" else None
+        images = len(self.table.rows("train"))
+        if images < trainer.world_size:
+            raise DataError(f"{images} training images for {trainer.world_size} processes; lower trainer.devices")
 
         def position() -> Position:
             return Position(trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+
+        return self._training_loader(position)
+
+    def trial_loader(self, epoch: int) -> KeyedLoader:
+        """The training batches of ``epoch`` before there is a trainer, for a trial that the run does not see."""
+        return self._training_loader(lambda: Position(epoch, 0))
+
+    def _training_loader(self, position: Callable[[], Position]) -> KeyedLoader:
+        rows = self.table.rows("train")
+        targets_N = self.table.targets[rows] if self.options.sampler == "balanced" else None
 
         def stored(epoch: int) -> StoredRows | None:
             return self.stored(rows, epoch, training=True)
@@ -98,6 +108,12 @@ class ImageData(lightning.LightningDataModule):
         """
         stored = None if features is None else StoredRows(features, rows, self.table.targets)
         return self._evaluation_loader(rows, lambda: Position(0, 0), lambda _: stored, shared=False)
+
+    def training_images(self, device: torch.device) -> Iterator[Tensor]:
+        """Normalised training images, at most 2,048, for statistics; nothing is read before the first is asked for."""
+        rows = self.table.rows("train")[:2048]
+        for _, images_BCHW in self.image_source().images(rows, PLAIN):
+            yield self.preprocessing.normalize(images_BCHW.to(device))
 
     def image_source(self) -> ImageSource:
         """Digests and decoded images of any rows, for the feature cache."""

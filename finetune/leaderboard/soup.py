@@ -25,6 +25,7 @@ from torch import Tensor
 from finetune.checkpoint import Checkpoint, read_checkpoint, read_payload, write_checkpoint
 from finetune.errors import ConfigError
 from finetune.leaderboard.runs import Run
+from finetune.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,10 @@ def make_soup(runs: Sequence[Run], output: Path, *, higher_is_better: bool) -> P
     ordered = sorted(
         (run for run in runs if run.value is not None), key=lambda run: run.value or 0.0, reverse=higher_is_better
     )
-    checkpoints = [read_checkpoint(run.directory / "checkpoints" / "best.ckpt") for run in ordered]
+    folders = [RunDirectory(run.directory) for run in ordered]
+    checkpoints = [  # of a refitted run the weights that have not seen val, on which the soup is chosen
+        read_checkpoint(folder.before_refit if folder.before_refit.exists() else folder.best) for folder in folders
+    ]
     check_compatible(ordered, checkpoints)
     metric = ordered[0].monitor.removeprefix("val/")
     evaluate = _Validation(checkpoints[0], ordered[0].directory / "split.csv")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch.optim import AdamW as TorchAdamW
 
-from finetune.optimizer.groups import Group
+from finetune.optimizer.groups import Group, rate_of
 from finetune.ranges import NotNegative, Positive, PositiveShare
 
 
@@ -14,12 +16,12 @@ class AdamW:
     def __init__(
         self,
         *,
-        lr: Positive = 1e-3,
+        lr: Positive | Literal["auto"] = 1e-3,
         weight_decay: NotNegative = 0.05,
         layer_decay: PositiveShare = 0.9,
         betas: list[float] | None = None,
     ) -> None:
-        self.lr = lr
+        self.lr = rate_of(lr)
         self.weight_decay = weight_decay
         self.layer_decay = layer_decay
         self.betas = (0.9, 0.999) if betas is None else (betas[0], betas[1])

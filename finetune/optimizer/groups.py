@@ -8,7 +8,8 @@ stage to stage below the head (Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Literal
 
 from torch import nn
 
@@ -16,6 +17,11 @@ from finetune.stages import HEAD, Stage
 
 Group = dict[str, Any]
 """``name``, ``params``, ``weight_decay`` and ``lr_scale`` (the layer decay's factor on the learning rate)."""
+
+
+def rate_of(lr: float | Literal["auto"]) -> float:
+    """The rate as a number; NaN, which no optimizer takes, until ``finetune.lr_range`` has found it."""
+    return math.nan if lr == "auto" else lr
 
 
 def parameter_groups(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import optim
 
-from finetune.optimizer.groups import Group
+from finetune.optimizer.groups import Group, rate_of
 from finetune.ranges import NotNegative, Positive, PositiveShare, ShareBelowOne
 
 
@@ -14,13 +16,13 @@ class SGD:
     def __init__(
         self,
         *,
-        lr: Positive = 0.01,
+        lr: Positive | Literal["auto"] = 0.01,
         weight_decay: NotNegative = 1e-4,
         layer_decay: PositiveShare = 1.0,
         momentum: ShareBelowOne = 0.9,
         nesterov: bool = True,
     ) -> None:
-        self.lr = lr
+        self.lr = rate_of(lr)
         self.weight_decay = weight_decay
         self.layer_decay = layer_decay
         self.momentum = momentum

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from finetune.report import lr_range
 from finetune.report.confusion import matrix
 from finetune.report.curves import History, curves
+from finetune.report.lr_range import RatesTried
 from finetune.report.reliability import diagram
 from finetune.report.subject import Image, Subject
 from finetune.report.svg import Draw, Palette, figure, inline, write_png
@@ -30,13 +32,16 @@ class Drawn(NamedTuple):
     description: str
 
 
-def drawings(subject: Subject, history: History) -> dict[str, Drawn]:
+def drawings(subject: Subject, history: History, tried: RatesTried | None) -> dict[str, Drawn]:
     """By name; what there is no data for is left out."""
     evaluation = subject.evaluation
     found: dict[str, Drawn] = {}
     if history:
         draw = partial(curves, history, subject.monitor, subject.phases)
         found["curves"] = Drawn(draw, f"Loss, monitor and learning rate over {len(history)} epochs")
+    if tried is not None:
+        text = f"Loss after a step at each of {len(tried.rates)} learning rates; {tried.taken:g} was taken"
+        found["lr_range"] = Drawn(partial(lr_range.diagram, tried), text)
     if evaluation.confusion is not None:
         classes = subject.predictions.classes
         text = f"Confusion matrix of {len(classes)} classes, {evaluation.num_images} images"

@@ -52,7 +52,7 @@ class HtmlReport:
     def write(self, run_directory: Path, subject: Subject) -> Path:
         """Write ``report.html`` whole or not at all, and the files that trackers upload; gives the page's path."""
         run = read_run(run_directory)
-        drawn = figures.drawings(subject, run.history)
+        drawn = figures.drawings(subject, run.history, run.lr_range)
         galleries = choose(subject, self.gallery, seek_label_errors=self.label_errors)
         path = run_directory / PAGE
         part = path.with_name(f"{PAGE}.part")

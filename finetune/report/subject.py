@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from finetune.metrics.evaluation import Comparison, Evaluation
 from finetune.metrics.predictions import Predictions
+from finetune.report import lr_range
 from finetune.report.curves import Phase
+from finetune.report.lr_range import RatesTried
 
 Image = npt.NDArray[np.uint8]
 Maps = Callable[[list[Image], list[int]], npt.NDArray[np.float32] | None]
@@ -54,10 +56,11 @@ class RunFiles:
     config: str
     data_report: dict[str, Any]
     recipe: dict[str, Any]
+    lr_range: RatesTried | None
 
 
 def read_run(directory: Path) -> RunFiles:
-    """Read metrics.csv, config.yaml, data_report.json and recipe.json of a run directory."""
+    """Read metrics.csv, config.yaml, data_report.json, recipe.json and lr_range.csv of a run directory."""
     history: list[dict[str, float]] = []
     metrics = directory / "metrics.csv"
     if metrics.is_file():
@@ -69,4 +72,5 @@ def read_run(directory: Path) -> RunFiles:
         config.read_text(encoding="utf-8") if config.is_file() else "",
         json.loads(data.read_text(encoding="utf-8")) if data.is_file() else {},
         json.loads(recipe.read_text(encoding="utf-8")) if recipe.is_file() else {},
+        lr_range.read(directory),
     )

@@ -132,9 +132,9 @@ def test_a_folder_that_cannot_be_trained_on_is_refused(path, message, here, imag
         ("head.hidden=64", "head.hidden is a key of head=mlp, which is not chosen; add head=mlp"),
         ("data.path.x=1", "data.path.x is unknown; did you mean data.path?"),
         # kinds and ranges of values
-        ("optimizer.lr=fast", "optimizer.lr=fast: a number above 0 is expected"),
-        ("optimizer.lr=-1", "optimizer.lr=-1: a number above 0 is expected"),
-        ("optimizer.lr=nan", "optimizer.lr=nan: a number above 0 is expected"),
+        ("optimizer.lr=fast", "optimizer.lr=fast: a number above 0 or auto is expected"),
+        ("optimizer.lr=-1", "optimizer.lr=-1: a number above 0 or auto is expected"),
+        ("optimizer.lr=nan", "optimizer.lr=nan: a number above 0 or auto is expected"),
         ("optimizer.betas=0.9", "optimizer.betas=0.9: a list of numbers or null is expected"),
         ("head.dropout=1.5", "head.dropout=1.5: a number from 0 to below 1 is expected"),
         ("trainer.max_epochs=-1", "trainer.max_epochs=-1: a whole number of at least 1 is expected"),
@@ -197,7 +197,7 @@ def test_several_mistakes_are_all_reported_together(here, image_folder, command)
             "'seed' is no KEY=VALUE, as in data.path=./mydata or head=mlp",
             "head=mpl is unknown; did you mean mlp?",
             "loger.csv.digits is unknown; did you mean logger.csv.digits?",
-            "optimizer.lr=-1: a number above 0 is expected",
+            "optimizer.lr=-1: a number above 0 or auto is expected",
             "trainer.max_epochs=ten: a whole number of at least 1 is expected",
             "data.path=image does not exist; did you mean images?",
         ),
@@ -210,8 +210,21 @@ def test_every_value_of_a_sweep_is_looked_at(here, image_folder, command):
         2,
         numbered(
             "head=mpl is unknown; did you mean mlp?",
-            "optimizer.lr=-1: a number above 0 is expected",
-            "optimizer.lr=x: a number above 0 is expected",
+            "optimizer.lr=-1: a number above 0 or auto is expected",
+            "optimizer.lr=x: a number above 0 or auto is expected",
+        ),
+    )
+
+
+def test_uneven_classes_are_not_mended_twice(here, image_folder, command):
+    image_folder("images", classes=("cat", "dog"), n=1)
+    both = ["loss=cross_entropy", "loss.logit_adjustment=1", "loss.class_weights=balanced", "data.sampler=balanced"]
+    twice = "each mend uneven classes, and together count rare ones twice; leave one out"
+    assert command("train", "data.path=images", *both) == (
+        2,
+        numbered(
+            f"loss.logit_adjustment=1 and loss.class_weights=balanced {twice}",
+            f"loss.logit_adjustment=1 and data.sampler=balanced {twice}",
         ),
     )
 

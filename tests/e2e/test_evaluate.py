@@ -57,3 +57,25 @@ def assert_is_a_page(path: Path, result: dict[str, Any]) -> None:
     assert f"{100 * result['val']['accuracy']:.1f}%" in markup
     assert "http://" not in markup.replace("http://www.w3.org", "")
     assert "https://" not in markup
+
+
+@pytest.mark.slow
+def test_figures_on_val_of_a_model_that_was_refitted_on_it_carry_a_warning(
+    image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    images = image_folder(n=10)
+    run = tmp_path / "run"
+    trained = command(
+        "train", f"data.path={images}", "backbone=efficientnet_lite0", "data.image_size=64", "recipe=fast",
+        "refit=true", "logger=csv", "report=none", f"hydra.run.dir={run}",
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    expected = json.loads((run / "result.json").read_text())["val"]
+    for name, warned in (("best.ckpt", True), ("before_refit.ckpt", False)):
+        out = tmp_path / name
+        options = (f"data.path={images}", "data.split=val", "report=none", f"hydra.run.dir={out}")
+        evaluated = command("evaluate", f"ckpt={run / 'checkpoints' / name}", *options)
+        assert evaluated.returncode == 0, evaluated.stderr
+        assert ("the model was trained on val as well" in evaluated.stdout + evaluated.stderr) == warned
+        found = json.loads((out / "result.json").read_text())["val"]
+        assert (found == pytest.approx(expected, abs=1e-5)) != warned

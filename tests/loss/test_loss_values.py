@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
+from finetune.errors import DataError
 from finetune.loss.binary_cross_entropy import BinaryCrossEntropy
 from finetune.loss.cross_entropy import CrossEntropy
 from finetune.loss.focal import Focal
@@ -31,6 +32,19 @@ def test_cross_entropy_is_scikit_learn_s_log_loss(class_weights):
     expected = log_loss(LABELS, PROBABILITIES, sample_weight=per_image)
     value = CrossEntropy(COUNTS_K, class_weights=class_weights)(torch.tensor(LOGITS).float(), torch.tensor(LABELS))
     assert value.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0])
+def test_logit_adjustment_scores_the_logits_with_the_prior_of_the_training_images(tau):
+    adjusted = PROBABILITIES * (np.bincount(LABELS) / 10) ** tau
+    expected = log_loss(LABELS, adjusted / adjusted.sum(1, keepdims=True))
+    value = CrossEntropy(COUNTS_K, logit_adjustment=tau)(torch.tensor(LOGITS).float(), torch.tensor(LABELS))
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_logit_adjustment_refuses_a_class_without_images():
+    with pytest.raises(DataError, match=r"loss\.logit_adjustment=1: 1 of 2 classes have no training image"):
+        CrossEntropy(torch.tensor([3, 0]), logit_adjustment=1.0)
 
 
 def test_focal_loss_worked_by_hand():

@@ -106,3 +106,18 @@ def test_the_gradient_is_the_slope_of_the_objective() -> None:
         above, _ = probe.objective(point + step, lambda: iter(pieces), 0.1, multilabel=False)
         below, _ = probe.objective(point - step, lambda: iter(pieces), 0.1, multilabel=False)
         assert gradient[coordinate] == pytest.approx((above - below) / 2e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("in_memory", [20_000, 10])
+def test_a_strength_that_is_known_is_not_looked_for_and_gives_the_same_head(
+    monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
+    features_ND, labels_N = made(300, 12, 3)
+    targets_NK = np.eye(3)[labels_N]
+    found = solve(problem_of(features_ND, targets_NK), seed=0)
+    monkeypatch.setattr(probe, "_SMALL", in_memory)
+    monkeypatch.setattr(probe, "_CROSS_VALIDATED", 70)
+    monkeypatch.setattr(probe, "cross_validate", lambda *_: pytest.fail("it was looked for"))
+    known = solve(problem_of(features_ND, targets_NK), seed=1, strength=found.strength)
+    assert value(known, features_ND, targets_NK) == pytest.approx(value(found, features_ND, targets_NK), rel=1e-6)
+    assert (known.held, known.losses) == (None, {})

@@ -50,6 +50,24 @@ def test_a_group_that_is_given_keeps_its_keys_and_a_key_keeps_its_group() -> Non
     assert not done["transform.mixup_alpha"][1]
 
 
+@pytest.mark.parametrize(
+    "given", [["loss=cross_entropy"], ["loss=cross_entropy", "loss.class_weights=balanced"], ["loss=focal"]]
+)
+def test_a_loss_that_is_given_is_mended_by_nobody(given: list[str]) -> None:
+    cfg, done = followed(*given, smallest=10, largest=100)
+    assert done["loss.logit_adjustment"][1]
+    assert cfg.loss == composed(*given).loss
+
+
+def test_uneven_classes_are_mended_once() -> None:
+    assert followed(smallest=10, largest=100)[0].loss.logit_adjustment == 1.0
+    assert followed(smallest=10, largest=100)[0].loss.class_weights == "none"
+    assert (
+        followed("data.sampler=balanced", smallest=10, largest=100, balanced_sampler=True)[0].loss.logit_adjustment == 0
+    )
+    assert "logit_adjustment" not in followed(smallest=10, largest=100, multilabel=True)[0].loss
+
+
 @pytest.mark.parametrize("switch", ["data=csv", "trainer=cpu", "backbone=efficientnet_lite0", "freeze=auto"])
 def test_an_option_that_says_where_or_what_leaves_the_rest_to_the_recipe(switch: str) -> None:
     assert not any(given for _, given in followed(switch)[1].values())
@@ -103,7 +121,8 @@ def test_a_run_replays_from_its_config_to_the_last_bit(tmp_path: Path) -> None:
     training.train(cfg, first, choices, given_keys(overrides))
     written = OmegaConf.load(first.config)
     assert isinstance(written, DictConfig)
-    assert (written.recipe, written.loss.class_weights, written.scheduler.warmup_epochs) == ("none", "none", 2.0)
+    loss = (written.loss.class_weights, written.loss.logit_adjustment)
+    assert (written.recipe, *loss, written.scheduler.warmup_epochs) == ("none", "none", 0.0, 2.0)
     training.train(written, second, choices, ())
     one, other = (torch.load(run.best, weights_only=True)["state_dict"] for run in (first, second))
     assert_equal(one, other, "best.ckpt")

@@ -190,3 +190,12 @@ def test_the_page_says_what_the_recipe_decided_and_which_weights_were_kept(
     assert "recipe" in page.ids
     assert "Kept the probe: the best estimate." in page.text
     assert "given; the recipe says 0.0014" in page.text
+
+
+def test_the_page_shows_the_rates_that_were_tried(tmp_path: Path, subject: Callable[..., Subject]) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,train/loss\n0,1.0\n")
+    (tmp_path / "config.yaml").write_text("optimizer: {lr: 0.0002}\n")
+    (tmp_path / "lr_range.csv").write_text("step,lr,loss\n0,0.0001,1.5\n1,0.0002,1.1\n2,0.0004,1.0\n")
+    page = HtmlReport(gradcam=False).write(tmp_path, subject(num_images=8)).read_text()
+    assert 'aria-label="Loss after a step at each of 3 learning rates; 0.0002 was taken"' in page
+    assert (tmp_path / "figures/lr_range.png").is_file()

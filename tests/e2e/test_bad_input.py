@@ -375,11 +375,11 @@ def test_a_real_process_leaves_with_2_one_message_and_an_empty_output(typed, mes
 def test_a_wrong_command_and_the_help_import_no_torch(here):
     for arguments in ([], ["--help"], ["--cfg", "job"]):
         code = (
-            "import sys, runpy; sys.argv = ['finetune.train', *sys.argv[1:]]\n"
-            "try: runpy.run_module('finetune.train', run_name='__main__')\n"
-            "except SystemExit: pass\n"
-            "loaded = {name.partition('.')[0] for name in sys.modules}\n"
-            "sys.stderr.write(repr(sorted(loaded & {'torch', 'lightning', 'timm', 'numpy', 'sklearn', 'pydantic'})))"
+            "import atexit, sys, runpy; sys.argv = ['finetune.train', *sys.argv[1:]]\n"
+            "heavy = {'torch', 'lightning', 'timm', 'numpy', 'sklearn', 'pydantic'}\n"
+            "loaded = lambda: heavy & {name.partition('.')[0] for name in sys.modules}\n"
+            "atexit.register(lambda: sys.stderr.write(repr(sorted(loaded()))))\n"
+            "runpy.run_module('finetune.train', run_name='__main__')"
         )
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=here)
         assert done.stderr.endswith("[]"), (arguments, done.stderr)

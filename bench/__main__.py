@@ -1,7 +1,7 @@
 """Speed as ratios, each measured within one run, its sides in turn: a table on the screen and ``bench.json``.
 
-    python -m bench                      # everything, within ten minutes on two cores
-    python -m bench data start           # some of it: {start,data,loading,trunk,compile,probe,sweep,boundary,full,...}
+    python -m bench                      # everything but compile, within ten minutes on two cores
+    python -m bench data start           # some of it; --help names the groups
     python -m bench probe --images 1500  # with a larger data set
 
 ResNet-50 at 224 px without pretrained weights (timing does not see them) on photographs that ``photographs.py`` makes.

@@ -27,6 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "e2e" in item.path.relative_to(REPOSITORY).parts:
             item.add_marker(pytest.mark.e2e)
+    # compiling starts autograd's threads for good, and a process that has them cannot be forked to train
+    items.sort(key=lambda item: item.path.name in ("test_compiling.py", "test_compiled_steps.py"))
 
 
 @pytest.fixture(autouse=True)

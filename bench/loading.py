@@ -12,7 +12,11 @@ from bench.table import Row
 
 
 def loaders(large: Path, small: Path, repeats: int) -> Iterator[Row]:
-    """This package's images, batches and normalisation against Pillow and torchvision v2, or albumentations, in turn."""
+    """This package's images, batches and normalisation against Pillow and torchvision v2, or albumentations, in turn.
+
+    Both on one thread, as torch runs in the worker processes of a loader.
+    """
+    import torch
     from torch.utils.data import DataLoader
 
     from finetune.data.dataset import ImageRows, collate
@@ -31,6 +35,8 @@ def loaders(large: Path, small: Path, repeats: int) -> Iterator[Row]:
             seen += len(preprocessing.normalize(batch.inputs))
         assert seen == count
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     sides = {"torchvision v2": augment_with_torchvision, "albumentations": augment_with_albumentations}
     for name, folder, count, other, bar in (
         ("12", large, 12, "torchvision v2", ">= 3"),
@@ -47,3 +53,4 @@ def loaders(large: Path, small: Path, repeats: int) -> Iterator[Row]:
         )
         note = f"{1 / own:.0f} / {1 / theirs:.0f} images/s in one process, random crop, flip, normalised batches"
         yield Row(f"loader alone, {name}-megapixel JPEGs / Pillow + {other}", theirs / own, bar, note)
+    torch.set_num_threads(threads)

@@ -1,9 +1,9 @@
 """Depthwise convolutions in float32 beside a network that computes in bfloat16, on a CPU.
 
 oneDNN has fast bfloat16 kernels for ordinary convolutions, forward and backward, but not for the backward pass of those
-with one filter a channel (MobileNet, EfficientNet, ConvNeXt). They are few of the multiplications and much of the time: in
-bfloat16 throughout, a training step of EfficientNet-Lite0 takes 1.5 (224 px) to 2.2 times (128 px) as long as with the two
-mixed, of MobileNetV3 1.7 to 2.0 times, of ConvNeXt-Atto 1.1 times (one core with AMX; ``python -m bench depthwise``).
+with one small filter a channel (MobileNet, EfficientNet). They are few of the multiplications and much of the time: in
+bfloat16 throughout, a training step of EfficientNet-Lite0 or MobileNetV3 takes 1.5 to 2.2 times as long as with the two
+mixed (one and two cores with AMX, 128 and 224 px; ``python -m bench depthwise``).
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+
+_LARGEST_PX = 5
+"""Side of the filters that gain. ConvNeXt's of 7 gain a tenth on one thread and lose a fifth on two."""
 
 
 class Float32Depthwise(TorchFunctionMode):
@@ -33,5 +36,7 @@ class Float32Depthwise(TorchFunctionMode):
 
 
 def _is_depthwise(*args: Any) -> bool:
-    """Whether input B C H W, weight O C/groups h w, ..., groups are of one filter or more for each single channel."""
-    return len(args) == 7 and args[0].device.type == "cpu" and 1 < args[6] == args[0].shape[1]
+    """Whether input B C H W, weight O C/groups h w, ..., groups are of small filters for each single channel."""
+    if len(args) != 7 or args[0].device.type != "cpu":
+        return False
+    return bool(1 < args[6] == args[0].shape[1] and max(args[1].shape[2:]) <= _LARGEST_PX)

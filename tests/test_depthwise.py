@@ -27,6 +27,7 @@ def test_only_a_depthwise_convolution_leaves_bfloat16() -> None:
         layer = nn.Conv2d(8, out, 3, groups=groups)
         assert outputs(layer, image_BCHW, guarded=True).dtype == expected, groups
         assert outputs(layer, image_BCHW, guarded=False).dtype == torch.bfloat16
+    assert outputs(nn.Conv2d(8, 8, 7, padding=3, groups=8), image_BCHW, guarded=True).dtype == torch.bfloat16
     assert outputs(nn.Linear(6, 3), image_BCHW, guarded=True).dtype == torch.bfloat16
 
 

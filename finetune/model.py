@@ -133,7 +133,11 @@ class ImageClassifier(lightning.LightningModule):
         assert isinstance(optimizer, torch.optim.Optimizer)
         for group in optimizer.param_groups:
             group["lr"] = self.optimizer_part.lr * group["lr_scale"] * factor
-        torch.manual_seed(derive_seed(self.seed, "noise", self.current_epoch, batch_idx, self.global_rank))
+        seed = derive_seed(self.seed, "noise", self.current_epoch, batch_idx, self.global_rank)
+        if self.device.type == "cpu":  # torch's own function formats a traceback for each device that is not in use
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Loss of one batch; when not one of its images could be read, None (no step), or 0 beside other processes."""
@@ -165,7 +169,9 @@ class ImageClassifier(lightning.LightningModule):
     ) -> None:
         """Clip the norm by torch; Lightning's own way refuses fused optimizers under mixed precision."""
         if gradient_clip_val:
-            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+            nn.utils.clip_grad_norm_(
+                [value for group in optimizer.param_groups for value in group["params"]], gradient_clip_val
+            )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the metrics of one batch; entries that only even out processes are left out."""

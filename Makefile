@@ -32,7 +32,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@touch $@
 
 # The benchmark's rivals bring forty packages that nothing else needs; they have a lock of their own.
-LOCK := --universal --generate-hashes --no-emit-index-url --python-version 3.11
+LOCK := --universal --generate-hashes --python-version 3.11
 EXTRAS := onnx sweep cluster report heic tensorboard mlflow
 
 .PHONY: lock

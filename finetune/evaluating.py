@@ -68,9 +68,9 @@ def evaluate(cfg: DictConfig, directory: Path, typed: tuple[str, ...]) -> Result
     say(evaluation, comparison, cfg)
     if _is_refitted_on(cfg):
         log.warning(
-            "refit     the model was trained on val as well, so these figures say nothing of new images; those of"
+            "refit     the model was trained on val as well: these figures say nothing of new images; before_refit.ckpt, "
+            "beside it, has not seen val"
         )
-        log.warning("refit     its run are from before_refit.ckpt, which has not seen val")
     log.info("written   %s", ", ".join(str(path) for path in (run.result, file.path, page) if path))
     if measured.unreadable:
         raise skipped(list(measured.unreadable), len(rows))

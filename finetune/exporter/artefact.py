@@ -117,7 +117,6 @@ class Runtime(Protocol):
 
     def logits(self, images_BHWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Logits B K, uncalibrated, of images that are already resized and cropped, not yet normalised."""
-        ...
 
 
 @dataclass(frozen=True)

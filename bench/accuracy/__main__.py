@@ -5,9 +5,9 @@
     make benchmark ARGS="--report"                             # only write the table from what has been run
 
 Every run leaves one JSON file in runs/benchmark/rows, named SET-SEED-CONTESTANT, so that it can be stopped at any time.
-``finetune`` and ``finetune-fast`` are this package's commands with nothing said but the network and the folder;
-the rivals get the epochs, the image size and the batch that our
-recipe chose for the set. One thread each: OMP_NUM_THREADS=1.
+``finetune``, ``finetune-fast`` and ``resnet50-scratch`` are this package's commands with nothing said but the network, the
+folder and ``recipe=fast``; the rivals get the epochs, the image size and the batch that our recipe chose for the set, as
+its row records them. One thread each: OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -41,7 +41,13 @@ DATASETS = (
     Dataset("fashion", 100),
     Dataset("fashion", 600),
 )
-OURS = {"finetune": (), "finetune-fast": ("recipe=fast",)}
+OURS = {
+    "finetune": ("backbone=efficientnet_lite0",),
+    "finetune-fast": ("backbone=efficientnet_lite0", "recipe=fast"),
+    "resnet50-scratch": ("backbone=resnet50_from_scratch",),
+}
+RECIPE = {"epochs": "trainer.max_epochs", "size": "data.image_size", "batch": "data.batch_size"}
+"""What a rival is told of our recipe, and the keys that decide it."""
 RIVALS = ("logistic", "logistic-all", "fastai", "timm")
 
 
@@ -69,11 +75,12 @@ def run(dataset: Dataset, seed: int, contestant: str) -> None:
     row = ROWS / f"{dataset}-{seed}-{contestant}.json"
     if row.is_file():
         return
-    folder = write(dataset, seed, ROOT / "data")
     directory = ROOT / f"{dataset}-{seed}-{contestant}"
+    folder = ROOT / f"data/{dataset}-{seed}"
     command = (
         _ours(folder, seed, contestant, directory) if contestant in OURS else _rival(dataset, seed, contestant, folder)
     )
+    write(dataset, seed, folder.parent)
     print(f"$ {shlex.join(command)}", flush=True)
     environment = {
         **os.environ,
@@ -104,6 +111,9 @@ def run(dataset: Dataset, seed: int, contestant: str) -> None:
         content["test_accuracy"] = result["test"]["accuracy"]
         content["candidates"] = result["candidates"]
         content["kept"] = result["monitor"]["coefficient"]
+        decisions = json.loads((directory / "recipe.json").read_text(encoding="utf-8"))["decisions"]
+        chosen = {decision["key"]: decision["value"] for decision in decisions}
+        content["recipe"] = {name: chosen[key] for name, key in RECIPE.items()}
     else:
         content |= json.loads(done.stdout.strip().splitlines()[-1].rpartition("\r")[2])
     content["command"] = shlex.join(command)
@@ -117,26 +127,24 @@ def run(dataset: Dataset, seed: int, contestant: str) -> None:
 def _ours(folder: Path, seed: int, contestant: str, directory: Path) -> Sequence[str]:
     return [
         *("python", "-m", "finetune.train", f"data.path={folder.relative_to(REPOSITORY)}"),
-        *("backbone=efficientnet_lite0", "logger=csv", f"seed={seed}"),
         *OURS[contestant],
+        *("logger=csv", f"seed={seed}"),
         f"hydra.run.dir={directory.relative_to(REPOSITORY)}",
     ]
 
 
 def _rival(dataset: Dataset, seed: int, contestant: str, folder: Path) -> Sequence[str]:
-    """At the epochs, size and batch of our own runs of the set, in which both recipes agree."""
-    records = [ROOT / f"{dataset}-{seed}-{name}/recipe.json" for name in OURS]
-    found = next((record for record in records if record.is_file()), None)
-    if found is None:
+    """At the epochs, size and batch of our own run of the set."""
+    record = ROWS / f"{dataset}-{seed}-finetune.json"
+    if not record.is_file():
         raise SystemExit(
             f"{contestant} takes its epochs from our own run; run finetune on {dataset} with seed {seed} first"
         )
-    record = json.loads(found.read_text(encoding="utf-8"))
-    chosen = {entry["key"]: entry["value"] for entry in record["decisions"]}
+    recipe = json.loads(record.read_text(encoding="utf-8"))["recipe"]
     return [
         *("python", "-m", "bench.accuracy.rival", contestant, str(folder.relative_to(REPOSITORY))),
-        *("--epochs", str(chosen["trainer.max_epochs"]), "--size", str(chosen["data.image_size"])),
-        *("--batch", str(chosen["data.batch_size"]), "--seed", str(seed)),
+        *(part for name in RECIPE for part in (f"--{name}", str(recipe[name]))),
+        *("--seed", str(seed)),
     ]
 
 

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-CONTESTANTS = ("finetune", "finetune-fast", "logistic", "logistic-all", "fastai", "timm")
+CONTESTANTS = ("finetune", "finetune-fast", "logistic", "logistic-all", "fastai", "timm", "resnet50-scratch")
 _OPENING = """# Benchmark
 
 Made by `make benchmark`; every figure is of a run that was made, and a place without a run says so. EfficientNet-Lite0 with
-its packaged ImageNet weights; accuracy on the test images, mean over seeds and its standard error, and mean processor
+its packaged ImageNet weights, in the last column ResNet-50 without any; accuracy on the test images, mean over seeds and its standard error, and mean processor
 seconds of the whole command (one thread and the decoding workers; nothing stored by earlier runs). A seed draws the images,
 the fifth of them that validates, and all of the run's randomness; every contestant gets the same images. The number in a
 set's name is images a class, validation included. In brackets: how many seeds were run; with one there is no standard
@@ -24,6 +24,7 @@ error.
 | logistic-all | the same, learning from the validation images too |
 | fastai | `fine_tune` with its defaults: one epoch frozen, the rest unfrozen, as many epochs in all as finetune |
 | timm | a plain loop: AdamW, cosine, warm-up, label smoothing, random resized crops; the same epochs |
+| resnet50-scratch | `python -m finetune.train data.path=NAME backbone=resnet50_from_scratch`: what the weights are worth |
 
 """
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune.errors import CheckpointError, TrainingError
 from finetune.preprocessing import Preprocessing
@@ -77,6 +77,15 @@ def describe(
         "versions": versions,
         "monitor": {},
     }
+
+
+def weights_payload(card: Mapping[str, Any], network: nn.Module) -> dict[str, Any]:
+    """The network as it stands, as the content of a checkpoint that is used and not resumed."""
+    weights = {
+        PREFIX + name: value.detach().to("cpu", copy=True).contiguous(memory_format=torch.contiguous_format)
+        for name, value in network.state_dict().items()
+    }
+    return {"finetune": dict(card), "state_dict": weights, "epoch": 0, "global_step": 0}
 
 
 def write_checkpoint(payload: Mapping[str, Any], path: Path, keep: Path | None = None) -> None:

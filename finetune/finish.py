@@ -9,31 +9,30 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from finetune.callback.checkpointing import Checkpointing
-from finetune.candidates import Candidate, Floats, HeldOut, choose, scores, why
-from finetune.checkpoint import PREFIX, read_payload, write_checkpoint
+from finetune import build
+from finetune.assembling import Parts
+from finetune.checkpoint import weights_payload, write_checkpoint
+from finetune.choosing import Choice, choose_weights, score
 from finetune.data.dataset import ImageRows
 from finetune.data.module import ImageData
-from finetune.interpolation import COEFFICIENTS, Weights, place
 from finetune.metrics.calibration import fit_temperature
 from finetune.metrics.evaluation import Evaluation, evaluate
 from finetune.metrics.multilabel import fit_thresholds
 from finetune.metrics.predictions import Predictions
 from finetune.metrics.probability import sigmoid
-from finetune.metrics.summary import result as figures_of
 from finetune.model import ImageClassifier
 from finetune.predictions_file import VAL_PREDICTIONS, PredictionsFile
 from finetune.report.curves import Phase
 from finetune.report.gradcam import gradcam
 from finetune.report.subject import Image, Subject
 from finetune.run_directory import RunDirectory, versions
+from finetune.trainer import precision_of
 
 log = logging.getLogger(__name__)
 _EXACT = "32-true"
@@ -42,12 +41,8 @@ _SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "map", "f1", "loss", "ece
 
 
 def finish(
-    model: ImageClassifier,
-    data: ImageData,
-    precision: str,
-    checkpointing: Checkpointing,
+    parts: Parts,
     run: RunDirectory,
-    report: Any,
     seconds: dict[str, float],
     first_step_s: float | None = None,
     again: Callable[[dict[str, Any]], Refitted] | None = None,
@@ -55,39 +50,25 @@ def finish(
     """Choose the weights on val, evaluate them, complete ``best.ckpt``, write ``result.json`` and the report.
 
     ``again`` trains what was chosen (the monitor's epoch and coefficient) once more, on train and val: its weights are then
-    ``best.ckpt`` and make the test figures, and those that val has judged stay in ``before_refit.ckpt``. The run's own
-    fine-tuned weights become ``tuned.ckpt``, so that a resumed run begins from them.
+    ``best.ckpt`` and make the test figures, and those that val has judged stay in ``before_refit.ckpt``. Fine-tuned weights
+    that are not ``best.ckpt`` in the end are ``tuned.ckpt``, so that a resumed run begins from them.
 
     ``seconds`` holds what preparing and fitting took, ``first_step_s`` when the first step was done, counted from the
     process's start; None when there was none. Gives the content of ``result.json``.
     """
     started = time.monotonic()
-    choice = choose_weights(model, data, precision, checkpointing, run)
-    on_val = score(model, data, "val", _EXACT)
-    assert on_val is not None, "a run without validation images is refused at its start"
-    first, refitted = _measure(on_val, None, choice), None
-    if again is not None:
-        payload = _complete(model, first)
-        payload["finetune"]["config"] = {**payload["finetune"]["config"], "refit": False}  # of these weights it is true
-        write_checkpoint(payload, run.before_refit)
-        refitted = again(choice.monitor)
-    final, seen = (model, data) if refitted is None else (refitted.model, refitted.data)
-    found = _measure(on_val, score(final, seen, "test", _EXACT), choice)
-    payload = _complete(final, found)
-    if refitted is None:
-        write_checkpoint(payload, run.best)
-    else:
-        payload["finetune"]["refit"] = refitted.record
-        write_checkpoint(payload, run.best, keep=run.tuned)
+    model, data, checkpointing = parts.model, parts.data, parts.interruption.checkpointing
+    choice = choose_weights(model, data, precision_of(parts.cfg), checkpointing, run)
+    found, refitted = _judge(model, data, choice, run, again)
     val = found.predictions["val"]
     with PredictionsFile(run.root, val.classes, name=VAL_PREDICTIONS) as file:
         file.write(val.in_path_order())
 
     last = "test" if "test" in found.predictions else "val"
-    judged = (final, seen) if last == "test" else (model, data)
+    judged = (model, data) if refitted is None or last == "val" else (refitted.model, refitted.data)
     subject = _subject(*judged, found.predictions[last], found.evaluations[last], last, checkpointing.monitor)
     kept = (*choice.reasons, *([] if refitted is None else [refitted.sentence]))
-    report.write(run.root, replace(subject, kept=kept))
+    build.part(parts.cfg.report).write(run.root, replace(subject, kept=kept))
     seconds = seconds | {"evaluate": time.monotonic() - started}
     if refitted is not None:
         seconds |= {"refit": refitted.seconds, "evaluate": seconds["evaluate"] - refitted.seconds}
@@ -134,6 +115,32 @@ class Measured(NamedTuple):
         return {split: evaluation.metrics for split, evaluation in self.evaluations.items()}
 
 
+def _judge(
+    model: ImageClassifier,
+    data: ImageData,
+    choice: Choice,
+    run: RunDirectory,
+    again: Callable[[dict[str, Any]], Refitted] | None,
+) -> tuple[Measured, Refitted | None]:
+    """The chosen weights, or those that were trained ``again``, measured and written as ``best.ckpt``."""
+    on_val = score(model, data, "val", _EXACT)
+    assert on_val is not None, "a run without validation images is refused at its start"
+    if again is None:
+        found = _measure(on_val, score(model, data, "test", _EXACT), choice)
+        is_tuned = choice.monitor["coefficient"] == 1
+        write_checkpoint(_complete(model, found), run.best, keep=None if is_tuned else run.tuned)
+        return found, None
+    payload = _complete(model, _measure(on_val, None, choice))
+    payload["finetune"]["config"] = {**payload["finetune"]["config"], "refit": False}  # of these weights it is true
+    write_checkpoint(payload, run.before_refit)
+    refitted = again(choice.monitor)
+    found = _measure(on_val, score(refitted.model, refitted.data, "test", _EXACT), choice)
+    payload = _complete(refitted.model, found)
+    payload["finetune"]["refit"] = refitted.record
+    write_checkpoint(payload, run.best, keep=run.tuned)
+    return found, refitted
+
+
 def _measure(on_val: Predictions, on_test: Predictions | None, choice: Choice) -> Measured:
     predictions = calibrated({"val": on_val} if on_test is None else {"val": on_val, "test": on_test})
     evaluations = {split: evaluate(of_split) for split, of_split in predictions.items()}
@@ -144,7 +151,7 @@ def _measure(on_val: Predictions, on_test: Predictions | None, choice: Choice) -
 def _complete(model: ImageClassifier, found: Measured) -> dict[str, Any]:
     """A checkpoint's content with what was measured."""
     val = found.predictions["val"]
-    payload = weights_payload(model)
+    payload = weights_payload(model.card, model.network)
     payload["finetune"] |= {
         "metrics": found.figures,
         "temperature": val.temperature,
@@ -152,97 +159,6 @@ def _complete(model: ImageClassifier, found: Measured) -> dict[str, Any]:
         "monitor": found.monitor,
     }
     return payload
-
-
-class Choice(NamedTuple):
-    """The weights that were kept: their monitor and what they were compared with, in the precision of the training."""
-
-    monitor: dict[str, Any]
-    candidates: list[Candidate]
-    reasons: tuple[str, ...]
-
-
-def choose_weights(
-    model: ImageClassifier, data: ImageData, precision: str, checkpointing: Checkpointing, run: RunDirectory
-) -> Choice:
-    """Put the network at the best of probe, fine-tuned weights and the points between them, by the monitor on val."""
-    probe, tuned = (_weights(path) if path.exists() else None for path in (run.probe, run.best))
-    ends = [weights for weights in (probe, tuned) if weights is not None]
-    low, high = ends[0], ends[-1]
-    name = checkpointing.monitor.removeprefix("val/")
-
-    def at(coefficient: float) -> tuple[float, float, Floats]:
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision.startswith("bf16")):
-            place(model.network, low, high, coefficient, data.training_images(model.device))
-        found = score(model, data, "val", precision)
-        assert found is not None, "a run without validation images is refused at its start"
-        value = figures_of(found.logits_NK, found.targets)[name]
-        return coefficient, value, scores(found.logits_NK, found.targets, name)
-
-    if len(ends) == 2:
-        known = read_payload(run.probe)["finetune"].get("held_out")
-        held_out = None if known is None else HeldOut(**known)
-        best, candidates = choose(
-            [at(coefficient) for coefficient in COEFFICIENTS],
-            held_out,
-            larger_is_better=checkpointing.mode == "max",
-        )
-        reasons = why(best, candidates, held_out, len(data.table.rows("val")))
-    else:
-        best = Candidate(0.0 if tuned is None else 1.0, at(1.0)[1])
-        candidates, reasons = [best], {}
-    for word, reason in reasons.items():
-        log.info("%-9s %s", word, reason)
-    if len(ends) == 2:
-        place(model.network, low, high, best.coefficient, data.training_images(model.device))
-    epoch = None if best.coefficient == 0 else checkpointing.best["epoch"]
-    monitor = {
-        "name": checkpointing.monitor,
-        "value": best.value,
-        "epoch": epoch,
-        "coefficient": best.coefficient,
-    }
-    return Choice(monitor, candidates, tuple(f"{word.capitalize()} {reason}." for word, reason in reasons.items()))
-
-
-def score(model: ImageClassifier, data: ImageData, split: str, precision: str) -> Predictions | None:
-    """Plain scores of a split's readable images in ``precision``; None where there are no images.
-
-    A backbone that was never trained has its features stored in float32: they stand in for the images.
-    """
-    rows = data.table.rows(split)
-    if len(rows) == 0:
-        return None
-    model.eval()
-    device = next(model.network.parameters()).device
-    features = model.reuse.pooled(rows) if model.reuse is not None else None
-    loader = data.evaluation_loader(rows, features)
-    half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision.startswith("bf16"))
-    logits: list[torch.Tensor] = []
-    scored: list[torch.Tensor] = []
-    with torch.inference_mode():
-        for batch in loader:
-            if len(batch.indices) == 0:
-                continue
-            inputs = batch.inputs.to(device)
-            if batch.is_features:
-                logits.append(model.network.head(inputs.float()).cpu())
-            else:
-                with half:
-                    logits.append(model(inputs).float().cpu())
-            scored.append(batch.indices)
-    readable = torch.cat(scored).numpy()
-    paths = tuple(data.table.relative(int(row)) for row in readable)
-    return Predictions(paths, torch.cat(logits).numpy(), data.table.targets[readable], data.table.classes)
-
-
-def weights_payload(model: ImageClassifier) -> dict[str, Any]:
-    """The network as it stands, as the content of a checkpoint that is used and not resumed."""
-    weights = {
-        PREFIX + name: value.detach().to("cpu", copy=True).contiguous(memory_format=torch.contiguous_format)
-        for name, value in model.network.state_dict().items()
-    }
-    return {"finetune": dict(model.card), "state_dict": weights, "epoch": 0, "global_step": 0}
 
 
 def calibrated(found: dict[str, Predictions]) -> dict[str, Predictions]:
@@ -288,11 +204,6 @@ def _subject(
         monitor=monitor,
         versions=versions(),
     )
-
-
-def _weights(path: Path) -> Weights:
-    weights = read_payload(path)["state_dict"]
-    return {name.removeprefix(PREFIX): value for name, value in weights.items() if name.startswith(PREFIX)}
 
 
 def _label(stages: tuple[str, ...]) -> str:

@@ -18,15 +18,8 @@ import numpy.typing as npt
 import torch
 
 from finetune.cache.compiling import fast_trunk
-from finetune.cache.features import (
-    PLAIN,
-    POOLED,
-    SAME,
-    Boundary,
-    FeatureCache,
-    activation_key,
-    decisive_versions,
-)
+from finetune.cache.features import SAME, FeatureCache
+from finetune.cache.keys import PLAIN, POOLED, Boundary, activation_key, decisive_versions
 from finetune.cache.store import Chunk, Digests, Features, FeatureStore, weights_digest
 from finetune.cache.trunk import Trunk, difference, plain_features
 from finetune.network import Network

@@ -26,7 +26,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, open_dict
 
 from finetune import build
-from finetune.assembling import Parts, make_model, make_trainer
+from finetune.assembling import Parts, make_model
 from finetune.callback.auto_batch import AutoBatch
 from finetune.callback.bad_files import BadFiles
 from finetune.callback.ema import EMA
@@ -41,6 +41,7 @@ from finetune.interpolation import Weights, place
 from finetune.model import ImageClassifier
 from finetune.run_directory import RunDirectory
 from finetune.solved_head import solve_head
+from finetune.trainer import make_trainer
 
 log = logging.getLogger(__name__)
 
@@ -119,14 +120,6 @@ def together(table: Table) -> Table:
     """``table`` with its validation images among those to train on."""
     train, val = SPLITS.index("train"), SPLITS.index("val")
     return table.replace(split=np.where(table.split == val, np.int8(train), table.split))
-
-
-def put_back(run: RunDirectory) -> None:
-    """Before a run goes on, its own fine-tuned weights are ``best.ckpt`` again, where refitted ones stand there."""
-    if run.tuned.exists():
-        run.tuned.replace(run.best)
-    elif run.before_refit.exists() and run.best.exists() and "refit" in read_payload(run.best)["finetune"]:
-        run.best.unlink()  # a solved head alone has no fine-tuned weights
 
 
 def _fit(parts: Parts, model: ImageClassifier, data: ImageData, epochs: int, run: RunDirectory) -> Weights:

@@ -14,7 +14,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from finetune.cache.features import PLAIN
+from finetune.cache.keys import PLAIN
 from finetune.cache.store import Features
 from finetune.candidates import Floats, HeldOut, scores
 from finetune.data.module import ImageData

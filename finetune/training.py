@@ -14,16 +14,19 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
-from finetune import build, finish, refit
-from finetune.assembling import Parts, assemble, precision_of, record_lr
+from finetune import finish, refit
+from finetune.assembling import Parts, assemble
 from finetune.callback import memory
 from finetune.callback.first_step import FirstStep
-from finetune.checkpoint import newest_whole, read_payload, sweep_litter, write_checkpoint
+from finetune.checkpoint import newest_whole, read_payload, sweep_litter, weights_payload, write_checkpoint
+from finetune.choosing import put_back
 from finetune.errors import CheckpointError, Interrupted
 from finetune.lr_range import Setting, find_lr
 from finetune.processes import is_first
 from finetune.run_directory import RunDirectory
+from finetune.settling import record_lr
 from finetune.solved_head import Solved, solve_head
+from finetune.trainer import precision_of
 
 log = logging.getLogger(__name__)
 Result = dict[str, Any]
@@ -83,8 +86,9 @@ def _train(
     started: float,
     first_step: FirstStep,
 ) -> Result:
-    refit.put_back(run)
     resume_from = find_checkpoint(cfg.resume, run)
+    if is_first():
+        put_back(run)
     parts = assemble(cfg, run, choices, given, loggers, resume_from)
     refit.check(cfg, parts.trainer.world_size)
     with parts.interruption.handling():
@@ -95,7 +99,7 @@ def _train(
         if parts.cfg.optimizer.lr == "auto":
             choose_lr(parts, run)
         if found is not None and found.held_out is not None and is_first():
-            payload = finish.weights_payload(parts.model)
+            payload = weights_payload(parts.model.card, parts.model.network)
             payload["finetune"] |= {"held_out": found.held_out._asdict(), "strength": found.strength}
             write_checkpoint(payload, run.probe)
         parts.trainer.callbacks.append(first_step)  # type: ignore[attr-defined]
@@ -105,17 +109,8 @@ def _train(
             return {"status": "completed"}
         fitted = time.monotonic()
         seconds = {"prepare": prepared - started, "fit": fitted - prepared}
-        return finish.finish(
-            parts.model,
-            parts.data,
-            precision_of(cfg),
-            parts.interruption.checkpointing,
-            run,
-            build.part(cfg.report),
-            seconds,
-            first_step.seconds,
-            partial(refit.refit, parts, run) if cfg.refit else None,
-        )
+        again = partial(refit.refit, parts, run) if cfg.refit else None
+        return finish.finish(parts, run, seconds, first_step.seconds, again)
 
 
 def choose_lr(parts: Parts, run: RunDirectory) -> None:
@@ -137,7 +132,7 @@ def choose_lr(parts: Parts, run: RunDirectory) -> None:
     steps = len(curve.rates)
     reason = f"found by a range test of {steps} steps from {curve.rates[0]:.0e} to {curve.rates[-1]:.0e}"
     log.info("lr        %g, %s, %.1f s; curve in %s", lr, reason, time.monotonic() - started, run.lr_range.name)
-    record_lr(parts, run, lr, reason)
+    record_lr(parts.cfg, parts.model.card, run, lr, reason)
 
 
 @contextmanager
@@ -182,11 +177,9 @@ def find_checkpoint(resume: str | None, run: RunDirectory) -> Path | None:
         raise CheckpointError(
             f"resume={resume} holds the weights of one moment, not the state of a run; take last.ckpt beside it"
         )
-    for other in (run.best, run.probe):
+    wanted = [run.probe] if run.best.exists() else [run.probe, run.best, run.tuned]
+    for other in wanted:
         beside = path.with_name(other.name)
-        tuned = path.with_name(run.tuned.name)
-        if other == run.best and tuned.exists():  # beside refitted weights, which have seen val
-            beside = tuned
         if beside.exists() and not other.exists():
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(beside, other)

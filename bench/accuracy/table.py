@@ -10,11 +10,11 @@ CONTESTANTS = ("finetune", "finetune-fast", "logistic", "logistic-all", "fastai"
 _OPENING = """# Benchmark
 
 Made by `make benchmark`; every figure is of a run that was made, and a place without a run says so. EfficientNet-Lite0 with
-its packaged ImageNet weights, in the last column ResNet-50 without any; accuracy on the test images, mean over seeds and its standard error, and mean processor
-seconds of the whole command (one thread and the decoding workers; nothing stored by earlier runs). A seed draws the images,
-the fifth of them that validates, and all of the run's randomness; every contestant gets the same images. The number in a
-set's name is images a class, validation included. In brackets: how many seeds were run; with one there is no standard
-error.
+its packaged ImageNet weights, in the last column ResNet-50 without any. Accuracy on the test images, mean over seeds and its
+standard error, and mean processor seconds of the whole command (one thread and the decoding workers; nothing stored by
+earlier runs). A seed draws the images, the fifth of them that validates, and all of the run's randomness; every contestant
+gets the same images. The number in a set's name is images a class, validation included. In brackets: how many seeds were
+run; with one there is no standard error.
 
 | contestant | what it is |
 |---|---|

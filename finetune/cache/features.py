@@ -16,8 +16,6 @@ augmentation, and computed live otherwise.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -31,15 +29,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from finetune.cache.compiling import fast_trunk
-from finetune.cache.store import (
-    Chunk,
-    Digests,
-    Features,
-    FeatureStore,
-    default_root,
-    key_of,
-    weights_digest,
-)
+from finetune.cache.keys import PLAIN, POOLED, Boundary, activation_key, decisive_versions
+from finetune.cache.store import Chunk, Digests, Features, FeatureStore, default_root, weights_digest
 from finetune.cache.trunk import Trunk, difference, plain_features, rest_of
 from finetune.freeze.schedule import FreezeSchedule, Phase
 from finetune.preprocessing import Preprocessing
@@ -50,11 +41,6 @@ SAME = 1e-4
 """Relative difference that folding and reordered float32 sums explain; measured 1e-7 to 2e-6."""
 _MOST_LOST = 0.15
 """Relative difference that bfloat16 may make; measured .003 (ResNet-18) to .065 (EfficientNet-Lite0; live .056)."""
-_DECISIVE = ("torch", "timm", "pillow", "simplejpeg", "opencv-python-headless", "albumentations")
-PLAIN = -1
-"""The view without augmentation."""
-POOLED = "pooled"
-"""The boundary above the whole backbone."""
 
 
 class ImageSource(NamedTuple):
@@ -80,14 +66,6 @@ class FeatureCache:
         self.views = views
         self.max_gb = max_gb
         self.compile = compile
-
-
-class Boundary(NamedTuple):
-    """Where a phase's computation can begin: above the first ``below`` stages, whose weights have this digest."""
-
-    below: int
-    name: str
-    weights: str
 
 
 class FeatureReuse:
@@ -277,48 +255,6 @@ class FeatureReuse:
             log.info("features  live: the %s would take %.1f GB (cache.max_gb=%g)", boundary.name, gigabytes, most)
             return None
         return trunk
-
-
-def activation_key(
-    boundary: Boundary,
-    view: Any,
-    preprocessing: Preprocessing,
-    backbone: dict[str, Any],
-    dtype: torch.dtype,
-    device: torch.device,
-    versions: dict[str, str],
-) -> str:
-    """Names everything that an activation depends on but the image.
-
-    ``view`` and ``backbone`` (its configuration) are plain data, ``versions`` are ``decisive_versions()``.
-    """
-    return key_of(
-        format=2,  # 1 had TF32 in the convolutions of a GPU
-        weights=boundary.weights,
-        boundary=boundary.name,
-        preprocessing=preprocessing.to_dict(),
-        view=view,
-        backbone=backbone,
-        dtype=str(dtype),
-        versions=versions,
-        device=device.type,
-    )
-
-
-def decisive_versions() -> dict[str, str]:
-    """Of what decodes, augments and computes."""
-    return {name: importlib.metadata.version(name) for name in _DECISIVE}
-
-
-def digest_files(paths: Iterator[Path]) -> Digests:
-    """sha256 of each file; a file that cannot be read gets zeros."""
-    found: list[bytes] = []
-    for path in paths:
-        try:
-            found.append(hashlib.sha256(path.read_bytes()).digest())
-        except OSError:
-            found.append(bytes(32))
-    return np.frombuffer(b"".join(found), dtype=np.uint8).reshape(-1, 32)
 
 
 def _frozen_below(schedule: FreezeSchedule, phase: Phase) -> int:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.cache.features import PLAIN, FeatureReuse, ImageSource, digest_files
+from finetune.cache.features import FeatureReuse, ImageSource
+from finetune.cache.keys import PLAIN, digest_files
 from finetune.cache.store import Digests, Features
 from finetune.data.ahead import ahead
 from finetune.data.dataset import ImageRows, Transform

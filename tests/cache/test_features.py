@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.cache import features as module
-from finetune.cache.features import PLAIN, FeatureCache, FeatureReuse, ImageSource
+from finetune.cache import keys
+from finetune.cache.features import FeatureCache, FeatureReuse, ImageSource
+from finetune.cache.keys import PLAIN
 from finetune.cache.trunk import Trunk, difference, plain_features, rest_of
 from finetune.freeze.schedule import FreezeSchedule
 from finetune.head.linear import LinearHead
@@ -106,7 +107,7 @@ def test_the_plain_view_is_shared_by_runs_that_differ_in_seed_and_augmentation(c
 
 def test_another_version_of_what_decodes_or_computes_has_features_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     before = key_for({})
-    monkeypatch.setattr(module.importlib.metadata, "version", lambda package: f"another {package}")
+    monkeypatch.setattr(keys.importlib.metadata, "version", lambda package: f"another {package}")
     assert key_for({}) != before
 
 

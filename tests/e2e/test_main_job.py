@@ -45,9 +45,9 @@ def test_a_family_trains_a_step_and_comes_back_with_equal_logits(name, tmp_path,
     trained: list[torch.nn.Module] = []
     finish = training.finish.finish
 
-    def remember(model, *rest):
-        trained.append(model.network)
-        return finish(model, *rest)
+    def remember(parts, *rest):
+        trained.append(parts.model.network)
+        return finish(parts, *rest)
 
     monkeypatch.setattr(training.finish, "finish", remember)
     train(tmp_path / "run", f"data.path={data}", f"backbone.name={name}", "trainer.max_epochs=1", "logger=csv")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from finetune import finish
+from finetune import choosing
 from finetune import refit as module
 from finetune.callback.finite import FiniteNumbers
 from finetune.checkpoint import read_payload
@@ -104,7 +104,7 @@ def test_the_refitted_weights_lie_between_a_probe_and_a_network_that_are_both_re
 ) -> None:
     found = {}
     for coefficients in ((0.0, 0.5), (0.0, 1.0), (0.0,)):
-        monkeypatch.setattr(finish, "COEFFICIENTS", coefficients)
+        monkeypatch.setattr(choosing, "COEFFICIENTS", coefficients)
         directory = tmp_path / str(coefficients[-1])
         result = train(directory, f"data.path={split_images}", *SOLVED, "refit=true")
         assert result["refit"]["coefficient"] == coefficients[-1]

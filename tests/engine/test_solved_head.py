@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from finetune import choosing
 from tests.conftest import write_image_folder
 from tests.engine.conftest import Moment, assert_equal, interrupted_run, train
 
@@ -67,3 +68,34 @@ def test_an_interrupted_run_keeps_its_probe_and_ends_as_the_uninterrupted_one(
             torch.load(tmp_path / run / "checkpoints" / name, weights_only=True) for run in ("whole", "stopped")
         )
         assert_equal(one["state_dict"], other["state_dict"], name)
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "options"),
+    [
+        ((0.0, 0.5), SOLVED),
+        ((0.0,), SOLVED),
+        ((0.0, 1.0), SOLVED),
+        ((0.0,), ("freeze=head_only", "freeze.solve_head=true")),
+    ],
+    ids=["between", "probe", "tuned", "head_only"],
+)
+def test_a_run_that_has_ended_and_is_resumed_ends_in_the_same_model(
+    tmp_path: Path,
+    split_images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    coefficients: tuple[float, ...],
+    options: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(choosing, "COEFFICIENTS", coefficients)
+    overrides = (f"data.path={split_images}", *options, "monitor=val/loss", "optimizer.lr=0.003")
+    ended = train(tmp_path / "run", *overrides)
+    assert ended["monitor"]["coefficient"] == coefficients[-1]
+    before = best_weights(tmp_path / "run")
+    for directory, resume in (("run", "auto"), ("run", "auto"), ("other", tmp_path / "run/checkpoints/last.ckpt")):
+        if resume != "auto" and not Path(resume).exists():
+            break  # a solved head alone trains nothing that could be resumed
+        resumed = train(tmp_path / directory, *overrides, f"resume={resume}")
+        for key in ("monitor", "candidates", "kept", "val", "test"):
+            assert resumed[key] == ended[key], key
+        assert_equal(before, best_weights(tmp_path / directory), "best.ckpt")

@@ -38,7 +38,7 @@ def write(path: Path, labels_N: npt.NDArray[np.int64], columns: int) -> None:
 def main() -> None:
     """Solve once, print one line of JSON."""
     parser = argparse.ArgumentParser(prog="solver_scale.py", description=(__doc__ or "").split("\n")[0])
-    for name, default in (("rows", 1_000_000), ("columns", 256), ("classes", 10)):
+    for name, default in (("rows", 1_000_000), ("columns", 2048), ("classes", 10), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
     chosen = parser.parse_args()
     labels_N = np.random.default_rng(1).integers(0, chosen.classes, chosen.rows)
@@ -56,7 +56,7 @@ def main() -> None:
             return np.eye(chosen.classes)[labels_N[positions]]
 
         started = time.monotonic()
-        found = solve(Problem(read, targets, np.ones(chosen.rows), multilabel=False), seed=0)
+        found = solve(Problem(read, targets, np.ones(chosen.rows), multilabel=False), seed=0, threads=chosen.threads)
         seconds = time.monotonic() - started
         sample = np.arange(0, chosen.rows, max(1, chosen.rows // 20_000))
         right = ((read(sample) @ found.weight_KD.T + found.bias_K).argmax(axis=1) == labels_N[sample]).mean()

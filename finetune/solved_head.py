@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import nn
 
 from finetune.cache.keys import PLAIN
@@ -70,8 +69,7 @@ def solve_head(
         hard = targets[positions].astype(np.float64) if multilabel else np.eye(num_classes)[targets[positions]]
         return hard * (1 - smoothing) + smoothing * (0.5 if multilabel else 1.0 / num_classes)
 
-    with threadpool_limits(limits=1):  # the matrices are small; threads that wait for each other cost more
-        probe = solve(Problem(read, smooth, weights_N, multilabel), seed, strength)
+    probe = solve(Problem(read, smooth, weights_N, multilabel), seed, strength, torch.get_num_threads())
     with torch.no_grad():
         head.linear.weight.copy_(torch.from_numpy(probe.weight_KD))
         head.linear.bias.copy_(torch.from_numpy(probe.bias_K - offsets_K))

@@ -76,6 +76,18 @@ def test_reading_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     assert value(pieces, features_ND, targets_NK) == pytest.approx(value(whole, features_ND, targets_NK), rel=1e-6)
 
 
+def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    features_ND, labels_N = made(900, 12, 3)
+    problem = problem_of(features_ND, np.eye(3)[labels_N])
+    monkeypatch.setattr(probe, "_SMALL", 200)
+    monkeypatch.setattr(probe, "_CROSS_VALIDATED", 150)
+    one, four = (solve(problem, seed=0, threads=threads) for threads in (1, 4))
+    assert (one.strength, one.losses) == (four.strength, four.losses)
+    assert np.array_equal(one.weight_KD, four.weight_KD)
+    assert np.array_equal(one.bias_K, four.bias_K)
+    assert np.array_equal(one.held.logits_MK, four.held.logits_MK)
+
+
 def test_multi_label_solves_each_class_for_itself() -> None:
     features_ND, labels_N = made(200, 6, 3)
     targets_NK = np.stack([labels_N == 0, labels_N != 1, features_ND[:, 5] > 5], axis=1).astype(np.float64)
@@ -99,12 +111,12 @@ def test_the_gradient_is_the_slope_of_the_objective() -> None:
     features_ND, labels_N = made(30, 5, 3)
     pieces = [(features_ND.astype(np.float64), np.eye(3)[labels_N] * 0.9 + 0.1 / 3, np.linspace(1, 2, 30))]
     point = np.random.default_rng(1).normal(size=3 * 6)
-    _, gradient = probe.objective(point, lambda: iter(pieces), 0.1, multilabel=False)
+    _, gradient = probe.objective(point, [lambda: iter(pieces)], 0.1, multilabel=False)
     for coordinate in range(len(point)):
         step = np.zeros_like(point)
         step[coordinate] = 1e-6
-        above, _ = probe.objective(point + step, lambda: iter(pieces), 0.1, multilabel=False)
-        below, _ = probe.objective(point - step, lambda: iter(pieces), 0.1, multilabel=False)
+        above, _ = probe.objective(point + step, [lambda: iter(pieces)], 0.1, multilabel=False)
+        below, _ = probe.objective(point - step, [lambda: iter(pieces)], 0.1, multilabel=False)
         assert gradient[coordinate] == pytest.approx((above - below) / 2e-6, abs=1e-6)
 
 

@@ -47,7 +47,10 @@ _SMALL = 20_000
 """Up to so many images the features stand in memory, in float64, in the span of the images where that is smaller."""
 _SHARDS = 32
 _CROSS_VALIDATED = 5_000
-"""The strength is chosen on at most so many images; the choice is coarse and the estimate good enough."""
+"""The strength is chosen on at most so many images; the choice is coarse and the estimate good enough.
+
+Weaker ones for more images gain little and take twice the passes (docs/log.md).
+"""
 
 
 class Held(NamedTuple):
@@ -84,10 +87,7 @@ def solve(problem: Problem, seed: int, strength: float | None = None, threads: i
 
     ``problem`` is read from so many ``threads`` at once where it is large.
     """
-    with (
-        threadpool_limits(limits=1),
-        ThreadPoolExecutor(threads) as pool,
-    ):  # a library's threads would wait for each other
+    with threadpool_limits(limits=1), ThreadPoolExecutor(threads) as pool:  # BLAS' own threads wait for each other
         if len(problem.weights_N) <= _SMALL:
             return _solve(problem, seed, strength, np.float64, map)
         return _solve(problem, seed, strength, np.float32, pool.map)

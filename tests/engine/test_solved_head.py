@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune import choosing
+from finetune import choosing, probe
 from tests.conftest import write_image_folder
 from tests.engine.conftest import Moment, assert_equal, interrupted_run, train
 
@@ -99,3 +99,17 @@ def test_a_run_that_has_ended_and_is_resumed_ends_in_the_same_model(
         for key in ("monitor", "candidates", "kept", "val", "test"):
             assert resumed[key] == ended[key], key
         assert_equal(before, best_weights(tmp_path / directory), "best.ckpt")
+
+
+def test_a_head_that_is_solved_from_the_store_in_pieces_is_the_head_solved_at_once(
+    tmp_path: Path, split_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = (f"data.path={split_images}", "freeze=head_only", "freeze.solve_head=true")
+    train(tmp_path / "whole", *overrides)
+    monkeypatch.setattr(probe, "_SMALL", 4)  # cross-validation too, on 12 of 15 images
+    monkeypatch.setattr(probe, "_PIECE", 3)
+    monkeypatch.setattr(probe, "_SHARDS", 2)
+    train(tmp_path / "pieces", *overrides)
+    whole, pieces = (best_weights(tmp_path / name)["network.head.linear.weight"] for name in ("whole", "pieces"))
+    assert not torch.equal(whole, pieces)  # float32 was used
+    torch.testing.assert_close(pieces, whole, rtol=0.01, atol=0.01 * float(whole.abs().max()))

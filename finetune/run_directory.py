@@ -34,6 +34,13 @@ class RunDirectory:
         self.result = root / "result.json"
         self.report = root / "report.html"
 
+    def set_aside(self) -> Path | None:
+        """Rename ``checkpoints`` to ``checkpoints.1``, or the next free number; gives that folder, None if there is nothing."""
+        if not self.checkpoints.is_dir() or not any(self.checkpoints.iterdir()):
+            return None
+        taken = [int(path.suffix[1:]) for path in self.root.glob("checkpoints.*") if path.suffix[1:].isdigit()]
+        return self.checkpoints.rename(self.root / f"checkpoints.{max(taken, default=0) + 1}")
+
     def write_result(self, status: Status, **fields: Any) -> None:
         """Replace ``result.json``: ``status`` and ``fields``; numbers that are not finite become null.
 

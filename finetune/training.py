@@ -88,7 +88,7 @@ def _train(
 ) -> Result:
     resume_from = find_checkpoint(cfg.resume, run)
     if is_first():
-        put_back(run)
+        begin(cfg.resume, resume_from, run)
     parts = assemble(cfg, run, choices, given, loggers, resume_from)
     refit.check(cfg, parts.trainer.world_size)
     with parts.interruption.handling():
@@ -155,6 +155,17 @@ def fit(parts: Parts, resume_from: Path | None) -> None:
         for loader in (parts.trainer.train_dataloader, parts.trainer.val_dataloaders):
             if loader is not None:
                 loader.close()
+
+
+def begin(resume: str | None, resume_from: Path | None, run: RunDirectory) -> None:
+    """Let no weights of an earlier run in this folder pass for this run's own."""
+    if resume_from is not None:
+        put_back(run)
+    elif resume == "auto" and not run.last.exists():  # it was interrupted early, or is a solved head: done again
+        put_back(run)
+        run.probe.unlink(missing_ok=True)
+    elif (aside := run.set_aside()) is not None:
+        log.warning("run       %s has checkpoints of an earlier run; they are in %s now", run.root, aside.name)
 
 
 def find_checkpoint(resume: str | None, run: RunDirectory) -> Path | None:

@@ -113,3 +113,21 @@ def test_a_head_that_is_solved_from_the_store_in_pieces_is_the_head_solved_at_on
     whole, pieces = (best_weights(tmp_path / name)["network.head.linear.weight"] for name in ("whole", "pieces"))
     assert not torch.equal(whole, pieces)  # float32 was used
     torch.testing.assert_close(pieces, whole, rtol=0.01, atol=0.01 * float(whole.abs().max()))
+
+
+def test_a_new_run_in_a_used_folder_is_the_run_in_a_fresh_one_and_keeps_the_old_weights_aside(
+    tmp_path: Path, split_images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = ("freeze=lp_ft", "freeze.solve_head=true", "trainer.max_epochs=1", "transform=light", "seed=7")
+    new = ("freeze=none", "trainer.max_epochs=1", "transform=light")
+    train(tmp_path / "used", f"data.path={split_images}", *old)
+    before = best_weights(tmp_path / "used")
+    results = [train(tmp_path / name, f"data.path={split_images}", *new) for name in ("used", "fresh")]
+    assert results[0]["candidates"] == results[1]["candidates"]
+    assert_equal(best_weights(tmp_path / "fresh"), best_weights(tmp_path / "used"), "best.ckpt")
+    assert_equal(
+        before, torch.load(tmp_path / "used/checkpoints.1/best.ckpt", weights_only=True)["state_dict"], "aside"
+    )
+    assert "checkpoints of an earlier run; they are in checkpoints.1 now" in caplog.text
+    train(tmp_path / "used", f"data.path={split_images}", *old)
+    assert (tmp_path / "used/checkpoints.2/best.ckpt").exists()

@@ -173,6 +173,8 @@ def test_a_wrong_override_is_refused_with_the_nearest_right_one(typed, message, 
 def test_an_unknown_network_is_refused_with_the_nearest_names_and_without_timm(here, image_folder):
     import timm
 
+    import finetune.backbone.registry  # noqa: F401 - adds this package's networks to timm's
+
     image_folder("images", classes=("cat", "dog"), n=1)
     code = (
         "import sys; from finetune import command_line\n"

@@ -44,7 +44,7 @@ DATASETS = (
 OURS = {
     "finetune": ("backbone=efficientnet_lite0",),
     "finetune-fast": ("backbone=efficientnet_lite0", "recipe=fast"),
-    "resnet50-scratch": ("backbone=resnet50_from_scratch",),
+    "resnet50-scratch": ("backbone=resnet50_from_scratch", "backbone.weights=none"),
 }
 RECIPE = {"epochs": "trainer.max_epochs", "size": "data.image_size", "batch": "data.batch_size"}
 """What a rival is told of our recipe, and the keys that decide it."""

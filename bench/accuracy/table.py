@@ -24,7 +24,7 @@ run; with one there is no standard error.
 | logistic-all | the same, learning from the validation images too |
 | fastai | `fine_tune` with its defaults: one epoch frozen, the rest unfrozen, as many epochs in all as finetune |
 | timm | a plain loop: AdamW, cosine, warm-up, label smoothing, random resized crops; the same epochs |
-| resnet50-scratch | `python -m finetune.train data.path=NAME backbone=resnet50_from_scratch`: what the weights are worth |
+| resnet50-scratch | `... backbone=resnet50_from_scratch backbone.weights=none`, nothing else said: what the weights are worth |
 
 """
 

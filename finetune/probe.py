@@ -46,6 +46,7 @@ _ROUGH = {"maxiter": 50, "ftol": 1e-4, "gtol": 1e-4, "maxcor": 10}
 _SMALL = 20_000
 """Up to so many images the features stand in memory, in float64, in the span of the images where that is smaller."""
 _SHARDS = 32
+"""Parts that are summed up one by one and then together, whatever the number of threads."""
 _CROSS_VALIDATED = 5_000
 """The strength is chosen on at most so many images; the choice is coarse and the estimate good enough.
 

@@ -8,7 +8,7 @@ that val found best. Measured on test: ten digits a class .834 to .868 and .838 
 Nothing is measured on val again: these weights have seen it. So all val figures, the temperature and the thresholds are
 the first run's, whose weights stay in ``before_refit.ckpt``; the test figures are those of the refitted weights, and say
 what came of it. Of the refit nothing is written until it is done. A run that is interrupted in it redoes it with
-``resume=auto``, from the first run's ends: ``put_back`` sees to it that those are never refitted weights.
+``resume=auto``, from the first run's ends: ``choosing.put_back`` sees to it that those are never refitted weights.
 
 Source: Hastie, Tibshirani and Friedman 2009, 7.10: parameters that were chosen on held-out data are fitted to all of it.
 """

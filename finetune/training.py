@@ -87,10 +87,10 @@ def _train(
     first_step: FirstStep,
 ) -> Result:
     resume_from = find_checkpoint(cfg.resume, run)
-    if is_first():
-        begin(cfg.resume, resume_from, run)
     parts = assemble(cfg, run, choices, given, loggers, resume_from)
     refit.check(cfg, parts.trainer.world_size)
+    if is_first():  # not before everything is known to be right, and loaded: it may come from this same folder
+        begin(cfg.resume, resume_from, run)
     with parts.interruption.handling():
         prepared = time.monotonic()
         found: Solved | None = None

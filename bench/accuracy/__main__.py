@@ -75,12 +75,11 @@ def run(dataset: Dataset, seed: int, contestant: str) -> None:
     row = ROWS / f"{dataset}-{seed}-{contestant}.json"
     if row.is_file():
         return
+    folder = write(dataset, seed, ROOT / "data")
     directory = ROOT / f"{dataset}-{seed}-{contestant}"
-    folder = ROOT / f"data/{dataset}-{seed}"
     command = (
         _ours(folder, seed, contestant, directory) if contestant in OURS else _rival(dataset, seed, contestant, folder)
     )
-    write(dataset, seed, folder.parent)
     print(f"$ {shlex.join(command)}", flush=True)
     environment = {
         **os.environ,

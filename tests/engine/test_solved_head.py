@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from finetune import choosing, probe
+from finetune.errors import DataError
 from tests.conftest import write_image_folder
 from tests.engine.conftest import Moment, assert_equal, interrupted_run, train
 
@@ -129,5 +130,9 @@ def test_a_new_run_in_a_used_folder_is_the_run_in_a_fresh_one_and_keeps_the_old_
         before, torch.load(tmp_path / "used/checkpoints.1/best.ckpt", weights_only=True)["state_dict"], "aside"
     )
     assert "checkpoints of an earlier run; they are in checkpoints.1 now" in caplog.text
-    train(tmp_path / "used", f"data.path={split_images}", *old)
+    with pytest.raises(DataError):  # a mistake moves nothing
+        train(tmp_path / "used", f"data.path={split_images / 'train' / 'amber'}", *new)
+    assert not (tmp_path / "used/checkpoints.2").exists()
+    start = f"backbone.weights={tmp_path / 'used/checkpoints/best.ckpt'}"
+    train(tmp_path / "used", f"data.path={split_images}", *new, start)
     assert (tmp_path / "used/checkpoints.2/best.ckpt").exists()
